@@ -127,6 +127,17 @@ func (p *Picture) Used(hostID string) (used *apiv1.Resources, vms uint32) {
 	return p.hosts.used[slot].resources(), uint32(p.hosts.count[slot] - p.hosts.kept[slot])
 }
 
+// Free is what the open hosts of a cluster have free together.
+func (p *Picture) Free(clusterID string) *apiv1.Resources {
+	free := vector{}
+	if c := p.clusters[clusterID]; c != nil {
+		for d, n := range c.capacity {
+			free[d] = n - c.used[d]
+		}
+	}
+	return free.resources()
+}
+
 // Capacity returns what a host can give in all, overcommit applied, and how much of it is taken.
 func (p *Picture) Capacity(hostID string) (total, used *apiv1.Resources) {
 	slot, ok := p.slots[hostID]

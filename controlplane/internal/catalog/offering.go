@@ -201,6 +201,23 @@ func (o *Offering) without(names []string) ([]*fragment, error) {
 	return out, nil
 }
 
+// Fits refuses a flavor whose size is too small for an image.
+func Fits(flavor string, size *apiv1.Resources, image *apiv1.Image) error {
+	e := problem.New(problem.Invalid, "", "Choose a larger flavor.")
+	if size.GetMemoryMib() < image.GetMinMemoryMib() {
+		e.Problem.Detail = fmt.Sprintf("image %s needs %d MiB of memory, and flavor %s has %d", image.GetName(), image.GetMinMemoryMib(), flavor, size.GetMemoryMib())
+		e = e.With("flavor", "has too little memory for the image")
+	}
+	if size.GetDiskGib() < image.GetMinDiskGib() {
+		e.Problem.Detail = fmt.Sprintf("image %s needs a disk of %d GiB, and flavor %s has %d", image.GetName(), image.GetMinDiskGib(), flavor, size.GetDiskGib())
+		e = e.With("flavor", "has too small a disk for the image")
+	}
+	if len(e.Problem.GetErrors()) == 0 {
+		return nil
+	}
+	return e
+}
+
 // MayRunIn refuses a zone that an offering is not offered for: by name, by the grades that it may run in, or because its
 // image is of a higher grade.
 func MayRunIn(o *apiv1.Offering, image *apiv1.Image, zone *apiv1.Zone) error {

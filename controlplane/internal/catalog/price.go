@@ -10,8 +10,8 @@ import (
 	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
 )
 
-// mostDigits of an amount in minor units.
-const mostDigits = 18
+// MostDigits of an amount in minor units.
+const MostDigits = 18
 
 // MonthlyCost returns what a number of VMs of one of the offering's flavors costs a month: for each the offering's own price,
 // the flavor's, and the disk's by the GiB. It is nil where the offering has no prices. All amounts are whole, so is the sum.
@@ -23,7 +23,7 @@ func MonthlyCost(o *apiv1.Offering, f *apiv1.OfferedFlavor, quantity uint32) (*a
 	one := disk.Add(disk, units(o.GetMonthlyPrice()))
 	one.Add(one, units(f.GetMonthlyPrice()))
 	amount := one.Mul(one, new(big.Int).SetUint64(uint64(quantity))).String()
-	if len(amount) > mostDigits {
+	if len(amount) > MostDigits {
 		return nil, problem.Newf(problem.Invalid, "Ask for less, or correct the offering's prices.",
 			"%d VMs of offering %s would cost %s %s a month, which is more than can be reckoned with", quantity, o.GetName(), amount, o.GetCurrency())
 	}

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/json"
@@ -120,8 +121,14 @@ func (a *app) showFrozen(m *apiv1.Request) error {
 	for _, text := range roomOf(m) {
 		line("room", "%s", text)
 	}
+	for _, text := range standsOn(m) {
+		line("stands on", "%s", text)
+	}
 	for _, q := range m.GetQuotas() { // what it holds is counted already
 		line("then left", "%s", share(q))
+	}
+	if m.GetAdds() != nil && len(m.GetQuotas()) == 0 {
+		line("then left", "no quota limits project %s there", m.GetProject())
 	}
 	for _, s := range m.GetStages() {
 		said := titled(s.GetName(), s.GetTitle()) + ": " + lower(s.GetState())
@@ -221,6 +228,16 @@ func (a *app) showComments(ctx context.Context, c *client.Client, m *apiv1.Reque
 	return err
 }
 
+// standsOn says where each VM of a request stands, as far as that is known.
+func standsOn(m *apiv1.Request) (said []string) {
+	for _, p := range m.GetParts() {
+		if p.GetHost() != "" || p.GetCluster() != "" {
+			said = append(said, fmt.Sprintf("%s of cluster %s in zone %s: %s", cmp.Or(p.GetHost(), "no host yet"), p.GetCluster(), m.GetZone(), p.GetName()))
+		}
+	}
+	return said
+}
+
 // roomOf says whether there is room for what is asked for.
 func roomOf(m *apiv1.Request) (said []string) {
 	held := slices.ContainsFunc(m.GetHolds(), func(h *apiv1.Reservation) bool { return h.GetState() == apiv1.Reservation_HELD })
@@ -247,7 +264,13 @@ func fitOf(m *apiv1.Fit) string {
 	said := "whether there is room now is not known"
 	switch m.GetAnswer() {
 	case apiv1.Fit_YES:
-		return "there is room for all of it now"
+		said = "there is room for all of it now"
+		for _, c := range m.GetClusters() {
+			if c.GetFree() != nil && c.GetLeft() != nil { // else they are not shown here
+				said += fmt.Sprintf("; of the %s that are free in %s it leaves %s", sizeOf(c.GetFree()), "cluster "+cmp.Or(c.GetCluster(), "(not named here)"), sizeOf(c.GetLeft()))
+			}
+		}
+		return said
 	case apiv1.Fit_ANSWER_UNSPECIFIED:
 		return "whether there is room now is not shown here"
 	case apiv1.Fit_NO:

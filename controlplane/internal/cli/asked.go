@@ -3,6 +3,7 @@ package cli
 import (
 	"cmp"
 	"fmt"
+	"math/big"
 	"strings"
 	"unicode"
 
@@ -41,7 +42,7 @@ func askedFor(line writer, name string, frozen *apiv1.Request) {
 	if x := frozen.GetAmount(); x != nil {
 		line("takes", "%s", sizeOf(x))
 	}
-	line("costs a month", "%s", catalog.Price(frozen.GetMonthlyCost()))
+	costs(line, frozen)
 	if frozen.GetLeaseDays() > 0 {
 		line("lasts", "%d days", frozen.GetLeaseDays())
 	}
@@ -59,6 +60,38 @@ func askedFor(line writer, name string, frozen *apiv1.Request) {
 	if frozen.GetAuthority() != 0 {
 		line("authority", "%s", lower(frozen.GetAuthority()))
 	}
+}
+
+// costs writes what a request costs, and of what prolongs or changes a VM also where that is not known.
+func costs(line writer, m *apiv1.Request) {
+	kind := m.GetKind()
+	is, was := catalog.Price(m.GetMonthlyCost()), catalog.Price(m.GetMonthlyCostBefore())
+	if is == "" && (kind == apiv1.RequestKind_RESIZE || kind == apiv1.RequestKind_EXTEND || kind == apiv1.RequestKind_RESTORE) {
+		is = "not known"
+	}
+	if was != "" {
+		is += ", and " + was + " as it is" + difference(m.GetMonthlyCostBefore(), m.GetMonthlyCost())
+	}
+	line("costs a month", "%s", is)
+	line("its days cost", "%s", catalog.Price(m.GetExtensionCost()))
+}
+
+// difference says by how much a price goes up or down, where both are known.
+func difference(before, after *apiv1.Money) string {
+	was, isKnown := new(big.Int).SetString(before.GetAmount(), 10)
+	is, known := new(big.Int).SetString(after.GetAmount(), 10)
+	if !isKnown || !known || before.GetCurrency() != after.GetCurrency() {
+		return ""
+	}
+	d := is.Sub(is, was)
+	word := "more"
+	switch d.Sign() {
+	case 0:
+		return ": no more and no less"
+	case -1:
+		word = "less"
+	}
+	return ": " + catalog.Price(&apiv1.Money{Currency: after.GetCurrency(), Amount: d.Abs(d).String()}) + " " + word
 }
 
 // specified writes what a specification asks for.

@@ -10,6 +10,7 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/naru-project/naru/controlplane/internal/catalog"
 	"github.com/naru-project/naru/pkg/gateway"
 	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
 )
@@ -58,6 +59,8 @@ func (a *app) lines(f protoreflect.FieldDescriptor, v protoreflect.Value) []stri
 			return strings.Split(printable(inLanguage(m)), "\n")
 		case *apiv1.Problem:
 			return a.problem(m)
+		case *apiv1.Money:
+			return []string{catalog.Price(m)}
 		case *apiv1.Fit:
 			return strings.Split(strings.TrimSpace(printable(fitOf(m))+"\n"+printable(m.GetProblem().GetNext())), "\n")
 		}

@@ -345,6 +345,9 @@ func TestAnApproverIsToldWhetherItFitsNow(t *testing.T) {
 		"there is no room for all of it now":                                                          {Answer: apiv1.Fit_NO}, // where figures are shown, and names are not
 		"whether there is room now is not known: zone business is cut off since 2026-11-22T09:00:00Z": {Answer: apiv1.Fit_NOT_KNOWN, Problem: &apiv1.Problem{Detail: "zone business is cut off since 2026-11-22T09:00:00Z"}},
 		"whether there is room now is not shown here":                                                 {},
+		"there is room for all of it now; of the 16 cores, 64 MiB, 9 GiB that are free in cluster kvm it leaves 1 cores, 2 MiB, 3 GiB": {Answer: apiv1.Fit_YES, Clusters: []*apiv1.ClusterRoom{
+			{Cluster: "kvm", Free: &apiv1.Resources{Cores: 16, MemoryMib: 64, DiskGib: 9}, Left: &apiv1.Resources{Cores: 1, MemoryMib: 2, DiskGib: 3}}, {Cluster: "far"},
+		}},
 	} {
 		if got := strings.Join(roomOf(&apiv1.Request{Fit: m}), "; "); got != want {
 			t.Errorf("it says %q, want %q", got, want)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -29,6 +30,7 @@ var vmColumns = []column[*apiv1.VM]{
 	{head: "GRADE", value: func(m *apiv1.VM) string { return lower(m.GetGrade()) }, wide: true},
 	{head: "OFFERING", value: (*apiv1.VM).GetOffering, wide: true},
 	{head: "REQUEST", value: (*apiv1.VM).GetRequest, wide: true},
+	{head: "EXPIRES", value: func(m *apiv1.VM) string { return local(m.GetExpiresAt()) }, wide: true},
 	{head: "AGE", value: func(m *apiv1.VM) string { return age(m.GetCreatedAt()) }, wide: true},
 	{head: "ID", value: (*apiv1.VM).GetId, wide: true},
 	{head: "DESCRIPTION", value: (*apiv1.VM).GetDescription, text: true, wide: true},
@@ -74,11 +76,23 @@ func (a *app) vm() *cobra.Command {
 }
 
 func vmState(vm *apiv1.VM) string {
-	s := lower(vm.GetState())
+	var more []string
 	if t := lower(vm.GetTask()); t != "" {
-		s += " (" + t + ")"
+		more = append(more, t)
 	}
-	return s
+	if leaseOver(vm, time.Now()) {
+		more = append(more, "lease over")
+	}
+	if len(more) == 0 {
+		return lower(vm.GetState())
+	}
+	return lower(vm.GetState()) + " (" + strings.Join(more, ", ") + ")"
+}
+
+// leaseOver reports whether a VM stands or runs past the end of its lease, as it does in a zone that is cut off.
+func leaseOver(vm *apiv1.VM, now time.Time) bool {
+	there := vm.GetState() != apiv1.VM_TRASHED && vm.GetState() != apiv1.VM_DELETED
+	return there && vm.GetExpiresAt() != nil && !now.Before(vm.GetExpiresAt().AsTime())
 }
 
 func (a *app) createVM() *cobra.Command {

@@ -115,7 +115,7 @@ func (a *app) showPreview(r *apiv1.PreviewRequestResponse) {
 	if x := m.GetAmount(); x != nil {
 		line("takes", sizeOf(x))
 	}
-	line("costs a month", catalog.Price(m.GetMonthlyCost()))
+	costs(a.aside, m)
 	if m.GetFit() != nil {
 		line("room", fitOf(m.GetFit()))
 		line("", m.GetFit().GetProblem().GetNext())

@@ -102,7 +102,8 @@ func (c *command) submitted(m *apiv1.Request, in *commandv1.SubmitRequest) error
 	m.SourceZone, m.SourceZoneId = is.GetSourceZone(), is.GetSourceZoneId()
 	m.Specification, m.Zone, m.ZoneId, m.Grade, m.LeaseDays = is.GetSpecification(), is.GetZone(), is.GetZoneId(), is.GetGrade(), is.GetLeaseDays()
 	m.Organization, m.OrganizationId, m.ChangeType = is.GetOrganization(), is.GetOrganizationId(), is.GetChangeType()
-	m.MonthlyCost, m.Amount, m.Parts = is.GetMonthlyCost(), is.GetAmount(), is.GetParts()
+	m.MonthlyCost, m.MonthlyCostBefore, m.ExtensionCost = is.GetMonthlyCost(), is.GetMonthlyCostBefore(), is.GetExtensionCost()
+	m.Amount, m.Parts = is.GetAmount(), is.GetParts()
 	m.Policy, m.PolicyVersion, m.PolicyTrace, m.Authority = is.GetPolicy(), is.GetPolicyVersion(), is.GetPolicyTrace(), is.GetAuthority()
 	m.Frozen, m.FrozenHash = is.GetFrozen(), is.GetFrozenHash()
 	if err := c.concerns(m); err != nil {

@@ -3,14 +3,12 @@ package fsm
 import (
 	"google.golang.org/protobuf/proto"
 
+	"github.com/naru-project/naru/controlplane/internal/quota"
 	"github.com/naru-project/naru/controlplane/internal/state"
 	"github.com/naru-project/naru/pkg/problem"
 	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
 	commandv1 "github.com/naru-project/naru/proto/gen/naru/command/v1"
 )
-
-// maxSnapshots is how many a VM has at most. Those that a zone has beside are known all the same.
-const maxSnapshots = 8
 
 // createSnapshot has a snapshot of a VM taken.
 func (c *command) createSnapshot(in *commandv1.CreateSnapshot) (*commandv1.Result, error) {
@@ -22,13 +20,8 @@ func (c *command) createSnapshot(in *commandv1.CreateSnapshot) (*commandv1.Resul
 	if err := mayCreate(c.tx.Snapshots, "snapshot", s, state.Scope{"vm_id": vm.GetId()}); err != nil {
 		return nil, err
 	}
-	n, err := c.tx.Snapshots.Count(state.Scope{"vm_id": vm.GetId()}, "")
-	if err != nil {
+	if err := quota.AnotherSnapshot(c.tx, vm); err != nil {
 		return nil, err
-	}
-	if n >= maxSnapshots {
-		return nil, problem.Newf(problem.QuotaExceeded, "Delete one first: naru snapshot list --vm "+vm.GetName()+".",
-			"VM %s has %d snapshots, and more than %d are not kept", vm.GetName(), n, maxSnapshots)
 	}
 	op, err := c.openOn(vm, in.GetOperationId(), "vm.snapshot", in.GetDeadline())
 	if err != nil {

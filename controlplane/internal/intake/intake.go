@@ -64,7 +64,7 @@ func Resolve(tx *state.Tx, r *apiv1.Request) ([]*commandv1.Read, error) {
 	if r.ChangeType == apiv1.ChangeType_VALUE_UNSPECIFIED {
 		r.ChangeType = apiv1.ChangeType_NORMAL
 	}
-	r.MonthlyCost, r.Amount, r.Parts = nil, nil, nil
+	r.MonthlyCost, r.MonthlyCostBefore, r.ExtensionCost, r.Amount, r.Parts = nil, nil, nil, nil, nil
 	switch ask := r.GetSpecification().GetWhat().(type) {
 	case *apiv1.RequestSpecification_Create:
 		return resolveCreate(tx, r, project)
@@ -104,6 +104,9 @@ func resolveCreate(tx *state.Tx, r *apiv1.Request, project *apiv1.Project) ([]*c
 	zone, err := zoneOf(tx, r)
 	if err != nil {
 		return nil, err
+	}
+	if zone.GetState() == apiv1.Zone_RETIRED { // where it merely takes no VMs now, what is approved waits
+		return nil, problem.Newf(problem.ZoneUnavailable, "Choose another zone.", "zone %s is retired", zone.GetName()).With("zone", "takes no VMs")
 	}
 	image, err := tx.Images.Get(o.GetImageId())
 	if err != nil {
@@ -198,6 +201,9 @@ func VM(tx *state.Tx, r *apiv1.Request) (*apiv1.VM, error) {
 	}
 	if image.GetSha256() != o.GetImageSha256() {
 		return nil, problem.Newf(problem.WrongState, "Ask for it anew.", "image %s is not the one that was approved", image.GetName())
+	}
+	if err := catalog.Fits(bid.Flavor.GetFlavor(), bid.Flavor.GetSize(), image); err != nil {
+		return nil, err
 	}
 	return &apiv1.VM{
 		Project: r.GetProject(), ProjectId: r.GetProjectId(), Zone: r.GetZone(), ZoneId: r.GetZoneId(), Cluster: ask.GetCluster(), ClusterId: ask.GetClusterId(),

@@ -3,9 +3,9 @@ package intake
 import (
 	"errors"
 	"slices"
+	"strings"
 
 	"github.com/google/uuid"
-	"google.golang.org/protobuf/proto"
 
 	"github.com/naru-project/naru/controlplane/internal/state"
 	"github.com/naru-project/naru/pkg/grade"
@@ -68,7 +68,7 @@ func resolveVMs(tx *state.Tx, r *apiv1.Request, project *apiv1.Project) ([]*comm
 	return append(reads, more...), err
 }
 
-func resolveVM(tx *state.Tx, r *apiv1.Request, vms []*apiv1.VM) ([]*commandv1.Read, error) {
+func resolveVM(tx *state.Tx, r *apiv1.Request, vms []*apiv1.VM) (reads []*commandv1.Read, err error) {
 	vm := vms[0]
 	switch ask := r.GetSpecification().GetWhat().(type) {
 	case *apiv1.RequestSpecification_Power:
@@ -88,7 +88,11 @@ func resolveVM(tx *state.Tx, r *apiv1.Request, vms []*apiv1.VM) ([]*commandv1.Re
 		}
 	case *apiv1.RequestSpecification_Resize:
 		ask.Resize.Vm, ask.Resize.VmId = vm.GetName(), vm.GetId()
-		return resolveResize(tx, r, ask.Resize, vm)
+		flavor, err := resolveResize(tx, r, ask.Resize, vm)
+		if err != nil {
+			return nil, err
+		}
+		reads = append(reads, flavor)
 	case *apiv1.RequestSpecification_Snapshot:
 		ask.Snapshot.Vm, ask.Snapshot.VmId, ask.Snapshot.SnapshotId = vm.GetName(), vm.GetId(), uuid.Must(uuid.NewV7()).String()
 		if ask.Snapshot.GetName() == "" {
@@ -103,12 +107,32 @@ func resolveVM(tx *state.Tx, r *apiv1.Request, vms []*apiv1.VM) ([]*commandv1.Re
 		}
 	case *apiv1.RequestSpecification_Restore:
 		ask.Restore.Vm, ask.Restore.VmId = vm.GetName(), vm.GetId()
-		return nil, resolveRestore(tx, ask.Restore, vm)
+		if err := resolveRestore(tx, ask.Restore, vm); err != nil {
+			return nil, err
+		}
 	}
-	return nil, Possible(r.GetSpecification(), vm)
+	for _, vm := range vms {
+		more, err := Possible(tx, r.GetSpecification(), vm)
+		if err != nil {
+			return nil, underKind(err, r)
+		}
+		reads = append(reads, more...)
+	}
+	return reads, costs(tx, r, vm)
 }
 
-func resolveResize(tx *state.Tx, r *apiv1.Request, ask *apiv1.ResizeVM, vm *apiv1.VM) ([]*commandv1.Read, error) {
+// underKind names fields of an act as a request has them.
+func underKind(err error, r *apiv1.Request) error {
+	var e *problem.Error
+	if errors.As(err, &e) {
+		for _, f := range e.Problem.GetErrors() {
+			f.Field = "specification." + strings.ToLower(r.GetKind().String()) + "." + f.GetField()
+		}
+	}
+	return err
+}
+
+func resolveResize(tx *state.Tx, r *apiv1.Request, ask *apiv1.ResizeVM, vm *apiv1.VM) (*commandv1.Read, error) {
 	flavor, err := tx.Flavors.Find(ask.GetFlavor(), nil)
 	if err != nil {
 		return nil, gone(err, "flavor", ask.GetFlavor())
@@ -116,21 +140,14 @@ func resolveResize(tx *state.Tx, r *apiv1.Request, ask *apiv1.ResizeVM, vm *apiv
 	ask.Flavor, ask.SizeBefore = flavor.GetName(), vm.GetSize()
 	ask.Size = &apiv1.Resources{Cores: flavor.GetCores(), MemoryMib: flavor.GetMemoryMib(), DiskGib: flavor.GetDiskGib()}
 	r.Amount = ask.GetSize()
-	if proto.Equal(ask.GetSize(), vm.GetSize()) {
+	if HasSize(ask, vm) {
 		return nil, problem.Newf(problem.WrongState, "Choose another flavor.", "VM %s has the size of flavor %s already", vm.GetName(), flavor.GetName()).With("specification.resize.flavor", "changes nothing")
 	}
-	if ask.GetSize().GetDiskGib() < vm.GetSize().GetDiskGib() {
-		return nil, problem.Newf(problem.Invalid, "Choose a flavor whose disk is as large.", "VM %s has a disk of %d GiB, which cannot become smaller, and flavor %s has %d",
-			vm.GetName(), vm.GetSize().GetDiskGib(), flavor.GetName(), ask.GetSize().GetDiskGib()).With("specification.resize.flavor", "has a smaller disk than the VM")
-	}
-	return []*commandv1.Read{read("flavor", flavor)}, Possible(r.GetSpecification(), vm)
+	return read("flavor", flavor), nil
 }
 
 func resolveRestore(tx *state.Tx, ask *apiv1.RestoreVM, vm *apiv1.VM) error {
 	if ask.SnapshotId = ""; ask.GetSnapshot() == "" {
-		if vm.GetDesiredState() != apiv1.VM_TRASHED {
-			return problem.Newf(problem.WrongState, "Nothing is to be done. To have its disk put back, name a snapshot: naru snapshot list --vm "+vm.GetName()+".", "VM %s is not in the trash", vm.GetName())
-		}
 		return nil
 	}
 	all, err := tx.SnapshotsOf(vm.GetId())
@@ -140,30 +157,8 @@ func resolveRestore(tx *state.Tx, ask *apiv1.RestoreVM, vm *apiv1.VM) error {
 	for _, s := range all {
 		if s.GetId() == ask.GetSnapshot() || s.GetName() == ask.GetSnapshot() {
 			ask.Snapshot, ask.SnapshotId = s.GetName(), s.GetId()
-			return Possible(&apiv1.RequestSpecification{What: &apiv1.RequestSpecification_Restore{Restore: ask}}, vm)
+			return nil
 		}
 	}
 	return problem.Newf(problem.NotFound, "naru snapshot list --vm "+vm.GetName()+" shows which there are.", "VM %s has no snapshot %s", vm.GetName(), ask.GetSnapshot())
-}
-
-// Possible refuses what cannot be done to a VM as it is.
-func Possible(what *apiv1.RequestSpecification, vm *apiv1.VM) error {
-	fromTrash := what.GetRestore() != nil && what.GetRestore().GetSnapshotId() == ""
-	switch {
-	case vm.GetDesiredState() == apiv1.VM_DELETED:
-		return problem.Newf(problem.WrongState, "Make a new one.", "VM %s is being deleted", vm.GetName())
-	case vm.GetDesiredState() == apiv1.VM_TRASHED && !fromTrash && what.GetReclaim() == nil:
-		return problem.Newf(problem.WrongState, "Ask that it is restored first.", "VM %s is in the trash", vm.GetName())
-	case vm.GetPower() != apiv1.VM_ON:
-		return nil
-	case what.GetSnapshot() != nil && !what.GetSnapshot().GetMayStop():
-		return isOn(vm, "a snapshot is taken")
-	case what.GetRestore() != nil && !fromTrash && !what.GetRestore().GetMayStop():
-		return isOn(vm, "its disk is put back")
-	}
-	return nil
-}
-
-func isOn(vm *apiv1.VM, what string) error {
-	return problem.Newf(problem.WrongState, "Allow that it is stopped for that (may_stop; --may-stop), or stop it first.", "VM %s is on, and %s while it is off", vm.GetName(), what)
 }

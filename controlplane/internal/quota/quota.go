@@ -68,6 +68,19 @@ func Grew(tx *state.Tx) error {
 	return nil
 }
 
+// maxSnapshots is how many a VM has at most. Those that a zone has beside are known all the same.
+const maxSnapshots = 8
+
+// AnotherSnapshot refuses one more of a VM that has as many as are kept.
+func AnotherSnapshot(tx *state.Tx, vm *apiv1.VM) error {
+	n, err := tx.Snapshots.Count(state.Scope{"vm_id": vm.GetId()}, "")
+	if err != nil || n < maxSnapshots {
+		return err
+	}
+	return problem.Newf(problem.QuotaExceeded, "Delete one first: naru snapshot list --vm "+vm.GetName()+".",
+		"VM %s has %d snapshots, and more than %d are not kept", vm.GetName(), n, maxSnapshots)
+}
+
 // Adds writes into a request that was resolved what it adds to what is used, and of which grade that is.
 func Adds(tx *state.Tx, m *apiv1.Request) (err error) {
 	m.Adds, m.AddsGrade = nil, apiv1.Zone_GRADE_UNSPECIFIED

@@ -311,6 +311,24 @@ func (s requestService) holds(tx *state.Tx, m *apiv1.Request) error {
 	return nil
 }
 
+// stands writes into a request where its VMs stand, as far as that is known.
+func stands(tx *state.Tx, m *apiv1.Request) error {
+	if !request.InZone(m) {
+		return nil // its part is no VM
+	}
+	for _, p := range m.GetParts() {
+		vm, err := tx.VMs.Get(p.GetVmId())
+		if errors.Is(err, state.ErrNotFound) {
+			continue // it is not made yet, or gone
+		}
+		if err != nil {
+			return err
+		}
+		p.Host, p.Cluster = vm.GetHost(), vm.GetCluster()
+	}
+	return nil
+}
+
 func awaitedText(a state.Awaited) string { return strconv.FormatUint(a.Due, 10) + "." + a.ID }
 
 func readAwaited(token string) (a state.Awaited, err error) {
@@ -365,6 +383,9 @@ func (s requestService) describe(ctx context.Context, tx *state.Tx, m *apiv1.Req
 		return err
 	}
 	if err := s.holds(tx, m); err != nil {
+		return err
+	}
+	if err := stands(tx, m); err != nil {
 		return err
 	}
 	m.Actions = nil

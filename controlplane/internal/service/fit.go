@@ -29,12 +29,12 @@ func told(is apiv1.Fit_Answer, why error) answer {
 	return func(context.Context) *apiv1.Fit { return f }
 }
 
-// looked is the answer of the picture of hosts.
-func looked(look func(context.Context) error) answer {
+// looked is the answer of the picture of hosts, with what clusters have free where it is yes.
+func looked(look func(context.Context) ([]*apiv1.ClusterRoom, error)) answer {
 	return func(ctx context.Context) *apiv1.Fit {
-		switch err := look(ctx); {
+		switch clusters, err := look(ctx); {
 		case err == nil:
-			return &apiv1.Fit{Answer: apiv1.Fit_YES}
+			return &apiv1.Fit{Answer: apiv1.Fit_YES, Clusters: clusters}
 		case problem.Is(err, problem.NoHostFits):
 			return &apiv1.Fit{Answer: apiv1.Fit_NO, Problem: problem.Of(err)}
 		default:
@@ -138,9 +138,19 @@ func (s requestService) fits(tx *state.Tx, m *apiv1.Request) (answer, error) {
 		if err != nil {
 			return nil, err
 		}
-		return s.once(what, after, looked(func(ctx context.Context) error {
-			_, err := s.Chooser.ChooseAll(ctx, vms, after)
-			return err
+		names := map[string]string{}
+		for c, err := range tx.Clusters.All(state.Scope{"zone_id": zone.GetId()}) {
+			if err != nil {
+				return nil, err
+			}
+			names[c.GetId()] = c.GetName()
+		}
+		return s.once(what, after, looked(func(ctx context.Context) (all []*apiv1.ClusterRoom, err error) {
+			ids, err := s.Chooser.ChooseAll(ctx, vms, after)
+			for i, id := range ids {
+				all = s.takes(all, id, names[id], vms[i].GetSize())
+			}
+			return all, err
 		})), nil
 	}
 	vm, err := tx.VMs.Get(open[0].GetVmId())
@@ -150,8 +160,26 @@ func (s requestService) fits(tx *state.Tx, m *apiv1.Request) (answer, error) {
 	if err != nil {
 		return nil, err
 	}
+	more := request.Growth(vm.GetSize(), m.GetSpecification().GetResize().GetSize())
 	vm.Size = m.GetSpecification().GetResize().GetSize()
-	return s.once(what, after, looked(func(ctx context.Context) error { return s.Chooser.Resize(ctx, vm, after) })), nil
+	return s.once(what, after, looked(func(ctx context.Context) ([]*apiv1.ClusterRoom, error) {
+		return s.takes(nil, vm.GetClusterId(), vm.GetCluster(), more), s.Chooser.Resize(ctx, vm, after)
+	})), nil
+}
+
+// takes takes so much of what is left of a cluster, which is what it has free where nothing was taken of it yet.
+func (s *Service) takes(all []*apiv1.ClusterRoom, id, name string, size *apiv1.Resources) []*apiv1.ClusterRoom {
+	i := slices.IndexFunc(all, func(r *apiv1.ClusterRoom) bool { return r.GetCluster() == name })
+	if i < 0 {
+		i = len(all)
+		free := s.Chooser.Free(id)
+		all = append(all, &apiv1.ClusterRoom{Cluster: name, Free: free, Left: proto.CloneOf(free)})
+	}
+	left := all[i].Left
+	left.Cores -= min(left.GetCores(), size.GetCores())
+	left.MemoryMib -= min(left.GetMemoryMib(), size.GetMemoryMib())
+	left.DiskGib -= min(left.GetDiskGib(), size.GetDiskGib())
+	return all
 }
 
 // toMake are VMs of a request, as far as it matters where they would go.

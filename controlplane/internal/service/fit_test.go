@@ -125,6 +125,50 @@ func TestF9WhetherAVMCanGrowIsSaidOfItsOwnHost(t *testing.T) {
 	}
 }
 
+// Two hosts of eight cores each, with 32 GiB of memory and 1000 GiB of disk.
+func TestF9WhoDecidesSeesWhatClustersHaveLeftAfterwards(t *testing.T) {
+	o := newOffice(t)
+	of := func(f *apiv1.Fit, free, left *apiv1.Resources) {
+		t.Helper()
+		want := &apiv1.ClusterRoom{Cluster: "kvm", Free: free, Left: left}
+		if len(f.GetClusters()) != 1 || !proto.Equal(f.GetClusters()[0], want) {
+			t.Errorf("of clusters is said %v, not %v", f.GetClusters(), want)
+		}
+	}
+	all := &apiv1.Resources{Cores: 16, MemoryMib: 65536, DiskGib: 2000}
+	of(o.preview(asking(3)), all, &apiv1.Resources{Cores: 13, MemoryMib: 65536 - 3*1024, DiskGib: 1970})
+	if f := o.preview(asking(17)); f.GetClusters() != nil {
+		t.Errorf("where there is no room it is said that it leaves %v", f.GetClusters())
+	}
+	if _, err := o.submit("ann", asking(3)); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		lets          *apiv1.Disclosure
+		name, figures bool
+	}{{&apiv1.Disclosure{Names: true, Addresses: true, Figures: true}, true, true}, {&apiv1.Disclosure{Figures: true}, false, true}, {&apiv1.Disclosure{Names: true, Addresses: true}, true, false}} {
+		o.lets(c.lets)
+		r, err := o.AtEdge(o.site.Internet, o.users["ann"]).Requests.GetRequest(t.Context(), &apiv1.GetRequestRequest{Request: "r-1"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, room := range r.GetRequest().GetFit().GetClusters() {
+			if (room.GetCluster() != "") != c.name || (room.GetFree() != nil) != c.figures || (room.GetLeft() != nil) != c.figures {
+				t.Errorf("where zone business lets out %v, another's edge shows %v", c.lets, room)
+			}
+		}
+	}
+}
+
+func TestF9WhatAResizeLeavesIsSaidOfItsCluster(t *testing.T) {
+	o := newWorkshop(t)
+	f := o.preview(of(resizeTo("s2")))
+	want := &apiv1.ClusterRoom{Cluster: "kvm", Free: &apiv1.Resources{Cores: 15, MemoryMib: 65536 - 1024, DiskGib: 1990}, Left: &apiv1.Resources{Cores: 14, MemoryMib: 65536 - 2048, DiskGib: 1990}}
+	if len(f.GetClusters()) != 1 || !proto.Equal(f.GetClusters()[0], want) {
+		t.Errorf("of clusters is said %v", f.GetClusters())
+	}
+}
+
 // TestF6WhetherItFitsCrossesAsTheZoneDisclosesIt: the answer is a figure, and says nothing of hosts where names stay.
 func TestF6WhetherItFitsCrossesAsTheZoneDisclosesIt(t *testing.T) {
 	o := newOffice(t)

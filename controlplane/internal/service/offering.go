@@ -283,11 +283,11 @@ func (s offeringService) resolve(ctx context.Context, tx *state.Tx, m *apiv1.Off
 		if err != nil {
 			return nil, inField(err, fmt.Sprintf("flavors[%d]", i))
 		}
-		if err := fits(flavor, image); err != nil {
-			return nil, err
-		}
 		f.Flavor, f.FlavorId = flavor.GetName(), flavor.GetId()
 		f.Size = &apiv1.Resources{Cores: flavor.GetCores(), MemoryMib: flavor.GetMemoryMib(), DiskGib: flavor.GetDiskGib()}
+		if err := catalog.Fits(f.GetFlavor(), f.GetSize(), image); err != nil {
+			return nil, err
+		}
 		reads = append(reads, &commandv1.Read{Noun: reference("flavor", flavor), Revision: flavor.GetRevision()})
 	}
 	zones := make([]*apiv1.Zone, len(m.GetZones()))

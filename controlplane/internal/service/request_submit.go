@@ -1,6 +1,7 @@
 package service
 
 import (
+	"cmp"
 	"context"
 	"errors"
 
@@ -139,7 +140,7 @@ func (s requestService) PreviewRequest(ctx context.Context, r *apiv1.PreviewRequ
 		if m.Quotas, err = quota.OverRequest(tx, m); err != nil {
 			return err
 		}
-		if err := s.approvers(tx, m); err != nil {
+		if err := cmp.Or(s.approvers(tx, m), stands(tx, m)); err != nil {
 			return err
 		}
 		room, err = s.fits(tx, m)

@@ -9,7 +9,6 @@ import (
 
 	"github.com/naru-project/naru/controlplane/internal/intake"
 	"github.com/naru-project/naru/controlplane/internal/state"
-	"github.com/naru-project/naru/pkg/problem"
 	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
 	commandv1 "github.com/naru-project/naru/proto/gen/naru/command/v1"
 )
@@ -30,27 +29,20 @@ func (s vmService) ResizeVM(ctx context.Context, r *apiv1.ResizeVMRequest) (*api
 		if err := s.vms.matches(ctx, vm); err != nil {
 			return nil, err
 		}
-		if err := mayChange(tx, vm); err != nil {
-			return nil, err
-		}
 		flavor, err := s.flavors.within(tx, r.GetFlavor(), nil)
 		if err != nil {
 			return nil, inField(err, "flavor")
 		}
 		size := &apiv1.Resources{Cores: flavor.GetCores(), MemoryMib: flavor.GetMemoryMib(), DiskGib: flavor.GetDiskGib()}
-		if vm.GetErrand() == nil && flavor.GetName() == vm.GetFlavor() && proto.Equal(size, vm.GetSize()) {
+		ask := &apiv1.ResizeVM{Flavor: flavor.GetName(), Size: size}
+		reads, err := intake.Possible(tx, &apiv1.RequestSpecification{What: &apiv1.RequestSpecification_Resize{Resize: ask}}, vm)
+		if err != nil {
+			return nil, err
+		}
+		if vm.GetErrand() == nil && intake.HasSize(ask, vm) {
 			op := finished(ctx, kind, reference("vm", vm), "it has that size already")
 			op.Project, op.ProjectId, op.Zone = vm.GetProject(), vm.GetProjectId(), vm.GetZone()
 			return &commandv1.Result{Operation: op}, nil
-		}
-		if image, err := s.images.within(tx, vm.GetImage(), nil); err == nil {
-			if err := fits(flavor, image); err != nil {
-				return nil, err
-			}
-		}
-		if size.GetDiskGib() < vm.GetSize().GetDiskGib() {
-			return nil, problem.Newf(problem.Invalid, "Choose a flavor whose disk is as large.", "VM %s has a disk of %d GiB, which cannot become smaller, and flavor %s has %d",
-				vm.GetName(), vm.GetSize().GetDiskGib(), flavor.GetName(), size.GetDiskGib()).With("flavor", "has a smaller disk than the VM")
 		}
 		if err := roomToGrow(tx, vm, state.AmountsOfVM(size).Plus(state.AmountsOfVM(vm.GetSize()).Negated())); err != nil {
 			return nil, err
@@ -60,7 +52,7 @@ func (s vmService) ResizeVM(ctx context.Context, r *apiv1.ResizeVMRequest) (*api
 		in := &commandv1.ResizeVM{
 			VmId: vm.GetId(), Flavor: flavor.GetName(), Size: size, MayStop: r.GetMayStop(), OperationId: operation,
 			Deadline: timestamppb.New(time.Now().Add(operationTime)),
-			Reads:    []*commandv1.Read{{Noun: reference("flavor", flavor), Revision: flavor.GetRevision()}},
+			Reads:    append(reads, &commandv1.Read{Noun: reference("flavor", flavor), Revision: flavor.GetRevision()}),
 		}
 		if callOf(ctx).IfMatch != "" {
 			in.ExpectedRevision = vm.GetRevision()
@@ -72,24 +64,14 @@ func (s vmService) ResizeVM(ctx context.Context, r *apiv1.ResizeVMRequest) (*api
 	return &apiv1.ResizeVMResponse{Operation: op}, err
 }
 
-// mayChange refuses what can be done only to a VM that is whole and is to stay, on a host that is there.
-func mayChange(tx *state.Tx, vm *apiv1.VM) error {
-	switch vm.GetDesiredState() {
-	case apiv1.VM_DELETED:
-		return beingDeleted(vm)
-	case apiv1.VM_TRASHED:
-		return problem.Newf(problem.WrongState, "Take it out first: naru vm untrash "+vm.GetName()+".", "VM %s is in the trash", vm.GetName())
-	}
-	return onLostHost(tx, vm)
-}
-
 // TrashVM puts a VM into the trash. What is there already stays until the time that was said last.
 func (s vmService) TrashVM(ctx context.Context, r *apiv1.TrashVMRequest) (*apiv1.TrashVMResponse, error) {
 	days := r.GetKeepDays()
 	if days == 0 {
 		days = intake.UsualKeep
 	}
-	op, err := s.move(ctx, r, "vm.trash", r.GetVm(), r.GetProject(), func(vm *apiv1.VM, set *commandv1.SetVMDesired) string {
+	what := &apiv1.RequestSpecification{What: &apiv1.RequestSpecification_Reclaim{Reclaim: &apiv1.ReclaimVMs{}}}
+	op, err := s.move(ctx, r, what, "vm.trash", r.GetVm(), r.GetProject(), func(vm *apiv1.VM, set *commandv1.SetVMDesired) string {
 		if vm.GetDesiredState() == apiv1.VM_TRASHED && r.GetKeepDays() == 0 {
 			return "it is in the trash already"
 		}
@@ -101,7 +83,8 @@ func (s vmService) TrashVM(ctx context.Context, r *apiv1.TrashVMRequest) (*apiv1
 
 // UntrashVM takes a VM out of the trash.
 func (s vmService) UntrashVM(ctx context.Context, r *apiv1.UntrashVMRequest) (*apiv1.UntrashVMResponse, error) {
-	op, err := s.move(ctx, r, "vm.untrash", r.GetVm(), r.GetProject(), func(vm *apiv1.VM, set *commandv1.SetVMDesired) string {
+	what := &apiv1.RequestSpecification{What: &apiv1.RequestSpecification_Restore{Restore: &apiv1.RestoreVM{}}}
+	op, err := s.move(ctx, r, what, "vm.untrash", r.GetVm(), r.GetProject(), func(vm *apiv1.VM, set *commandv1.SetVMDesired) string {
 		set.Desired, set.Untrash = apiv1.VM_STOPPED, true
 		return ""
 	})
@@ -110,7 +93,7 @@ func (s vmService) UntrashVM(ctx context.Context, r *apiv1.UntrashVMRequest) (*a
 
 // move puts a VM into the trash or takes it out, as change says; where that says that it is so already, or it is under way, nothing
 // is done.
-func (s vmService) move(ctx context.Context, req proto.Message, kind, name, project string, change func(*apiv1.VM, *commandv1.SetVMDesired) (already string)) (*apiv1.Operation, error) {
+func (s vmService) move(ctx context.Context, req proto.Message, what *apiv1.RequestSpecification, kind, name, project string, change func(*apiv1.VM, *commandv1.SetVMDesired) (already string)) (*apiv1.Operation, error) {
 	operation := newID()
 	result, err := s.decide(ctx, req, func(tx *state.Tx, c *commandv1.Command) (*commandv1.Result, error) {
 		vm, err := s.vms.find(ctx, tx, name, place{project: project})
@@ -120,9 +103,6 @@ func (s vmService) move(ctx context.Context, req proto.Message, kind, name, proj
 		if err := s.vms.matches(ctx, vm); err != nil {
 			return nil, err
 		}
-		if vm.GetDesiredState() == apiv1.VM_DELETED {
-			return nil, beingDeleted(vm)
-		}
 		if op, err := tx.Operations.Get(vm.GetOperation()); err == nil && !op.GetDone() && op.GetKind() == kind && kind == "vm.untrash" {
 			return &commandv1.Result{Operation: op}, nil
 		}
@@ -131,6 +111,9 @@ func (s vmService) move(ctx context.Context, req proto.Message, kind, name, proj
 			op := finished(ctx, kind, reference("vm", vm), already)
 			op.Project, op.ProjectId, op.Zone = vm.GetProject(), vm.GetProjectId(), vm.GetZone()
 			return &commandv1.Result{Operation: op}, nil
+		}
+		if _, err := intake.Possible(tx, what, vm); err != nil {
+			return nil, err
 		}
 		if callOf(ctx).IfMatch != "" {
 			set.ExpectedRevision = vm.GetRevision()

@@ -69,6 +69,8 @@ type Chooser interface {
 	ChooseAll(ctx context.Context, vms []*apiv1.VM, after uint64) (clusterIDs []string, err error)
 	// Resize returns a problem NO_HOST_FITS where the host of a VM has no room for its size, as that is in vm.
 	Resize(ctx context.Context, vm *apiv1.VM, after uint64) error
+	// Free is what the hosts of a cluster that take VMs have free together.
+	Free(clusterID string) *apiv1.Resources
 	// Picture returns the number of what it looks at, which holds everything up to the revision after: one number, the same answers.
 	Picture(ctx context.Context, after uint64) (number uint64, err error)
 }

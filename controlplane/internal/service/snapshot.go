@@ -7,6 +7,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/naru-project/naru/controlplane/internal/intake"
 	"github.com/naru-project/naru/controlplane/internal/state"
 	"github.com/naru-project/naru/pkg/problem"
 	"github.com/naru-project/naru/pkg/schema"
@@ -97,7 +98,8 @@ func (s snapshotService) CreateSnapshot(ctx context.Context, r *apiv1.CreateSnap
 		if err := s.snapshots.mayMake(ctx, tx, m); err != nil {
 			return nil, err
 		}
-		if err := mayTouchDisk(tx, vm, r.GetMayStop(), "a snapshot is taken"); err != nil {
+		what := &apiv1.RequestSpecification{What: &apiv1.RequestSpecification_Snapshot{Snapshot: &apiv1.SnapshotVM{MayStop: r.GetMayStop()}}}
+		if _, err := intake.Possible(tx, what, vm); err != nil {
 			return nil, err
 		}
 		if err := roomToGrow(tx, vm, state.Amounts{Snapshots: 1}); err != nil {
@@ -113,18 +115,6 @@ func (s snapshotService) CreateSnapshot(ctx context.Context, r *apiv1.CreateSnap
 	})
 	op, err := s.ended(ctx, kind, nil, result, err)
 	return &apiv1.CreateSnapshotResponse{Operation: op}, err
-}
-
-// mayTouchDisk refuses what is done while a VM is off, of one that is on and is not said to be stopped for it.
-func mayTouchDisk(tx *state.Tx, vm *apiv1.VM, mayStop bool, what string) error {
-	if err := mayChange(tx, vm); err != nil {
-		return err
-	}
-	if vm.GetPower() == apiv1.VM_ON && !mayStop {
-		return problem.Newf(problem.WrongState, "Allow that it is stopped for that (may_stop; --may-stop), or stop it first: naru vm stop "+vm.GetName()+".",
-			"VM %s is on, and %s while it is off", vm.GetName(), what)
-	}
-	return nil
 }
 
 // DeleteSnapshot has a snapshot removed from its VM's disk.
@@ -166,7 +156,8 @@ func (s snapshotService) RestoreSnapshot(ctx context.Context, r *apiv1.RestoreSn
 				return &commandv1.Result{Operation: op}, nil // it is under way
 			}
 		}
-		if err := mayTouchDisk(tx, vm, r.GetMayStop(), "its disk is put back"); err != nil {
+		what := &apiv1.RequestSpecification{What: &apiv1.RequestSpecification_Restore{Restore: &apiv1.RestoreVM{Snapshot: m.GetName(), SnapshotId: m.GetId(), MayStop: r.GetMayStop()}}}
+		if _, err := intake.Possible(tx, what, vm); err != nil {
 			return nil, err
 		}
 		c.Body = &commandv1.Command_RestoreSnapshot{RestoreSnapshot: &commandv1.RestoreSnapshot{

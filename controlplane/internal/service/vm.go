@@ -13,6 +13,8 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/naru-project/naru/controlplane/internal/catalog"
+	"github.com/naru-project/naru/controlplane/internal/intake"
 	"github.com/naru-project/naru/controlplane/internal/state"
 	"github.com/naru-project/naru/pkg/grade"
 	"github.com/naru-project/naru/pkg/problem"
@@ -110,7 +112,8 @@ func (s vmService) resolve(ctx context.Context, tx *state.Tx, vm *apiv1.VM) ([]*
 	if err := takesVMs(zone); err != nil {
 		return nil, err
 	}
-	if err := fits(flavor, image); err != nil {
+	size := &apiv1.Resources{Cores: flavor.GetCores(), MemoryMib: flavor.GetMemoryMib(), DiskGib: flavor.GetDiskGib()}
+	if err := catalog.Fits(flavor.GetName(), size, image); err != nil {
 		return nil, err
 	}
 	if vm.GetCluster() != "" {
@@ -125,8 +128,7 @@ func (s vmService) resolve(ctx context.Context, tx *state.Tx, vm *apiv1.VM) ([]*
 	}
 	vm.Project, vm.ProjectId = project.GetName(), project.GetId()
 	vm.Zone, vm.ZoneId = zone.GetName(), zone.GetId()
-	vm.Flavor = flavor.GetName()
-	vm.Size = &apiv1.Resources{Cores: flavor.GetCores(), MemoryMib: flavor.GetMemoryMib(), DiskGib: flavor.GetDiskGib()}
+	vm.Flavor, vm.Size = flavor.GetName(), size
 	vm.Image, vm.ImageSha256, vm.ImageFormat = image.GetName(), image.GetSha256(), image.GetFormat()
 	vm.DesiredState = apiv1.VM_RUNNING
 	if err := roomFor(tx, vm, project.GetGrade(), image.GetGrade()); err != nil {
@@ -152,25 +154,6 @@ func takesVMs(z *apiv1.Zone) error {
 			"zone %s is %s%s", z.GetName(), lower(z.GetState()), why).With("zone", "takes no VMs now")
 	}
 	return nil
-}
-
-// fits refuses a flavor that is too small for the image.
-func fits(f *apiv1.Flavor, i *apiv1.Image) error {
-	e := problem.New(problem.Invalid, "", "Choose a larger flavor.")
-	if f.GetMemoryMib() < i.GetMinMemoryMib() {
-		e = problem.Newf(problem.Invalid, e.Problem.GetNext(), "image %s needs %d MiB of memory, and flavor %s has %d", i.GetName(), i.GetMinMemoryMib(), f.GetName(), f.GetMemoryMib()).
-			With("flavor", "has too little memory for the image")
-	}
-	if f.GetDiskGib() < i.GetMinDiskGib() {
-		said := e.Problem.GetErrors()
-		e = problem.Newf(problem.Invalid, e.Problem.GetNext(), "image %s needs a disk of %d GiB, and flavor %s has %d", i.GetName(), i.GetMinDiskGib(), f.GetName(), f.GetDiskGib()).
-			With("flavor", "has too small a disk for the image")
-		e.Problem.Errors = append(said, e.Problem.GetErrors()...)
-	}
-	if len(e.Problem.GetErrors()) == 0 {
-		return nil
-	}
-	return e
 }
 
 // choose settles the cluster. It may have to wait for the picture of hosts, so no snapshot may be held meanwhile.
@@ -216,13 +199,16 @@ func (s vmService) DeleteVM(ctx context.Context, r *apiv1.DeleteVMRequest) (*api
 	return &apiv1.DeleteVMResponse{Operation: op}, err
 }
 
-// wish is how one asks for a desired state.
-type wish struct{ kind, already string }
+// wish is how one asks for a desired state: directly, and by a request where that can be.
+type wish struct {
+	kind, already string
+	verb          apiv1.PowerVM_Verb
+}
 
 var wishes = map[apiv1.VM_State]wish{
-	apiv1.VM_RUNNING: {"vm.start", "it runs already"},
-	apiv1.VM_STOPPED: {"vm.stop", "it is stopped already"},
-	apiv1.VM_DELETED: {"vm.delete", "it is deleted already"},
+	apiv1.VM_RUNNING: {"vm.start", "it runs already", apiv1.PowerVM_START},
+	apiv1.VM_STOPPED: {"vm.stop", "it is stopped already", apiv1.PowerVM_STOP},
+	apiv1.VM_DELETED: {kind: "vm.delete", already: "it is deleted already"},
 }
 
 // want changes what is wanted of a VM. Asking for what is wanted already is no error: it answers with the operation that is
@@ -238,14 +224,12 @@ func (s vmService) want(ctx context.Context, req proto.Message, name, project st
 		if err := s.vms.matches(ctx, vm); err != nil {
 			return nil, err
 		}
-		if vm.GetDesiredState() == apiv1.VM_DELETED && desired != apiv1.VM_DELETED {
-			return nil, beingDeleted(vm)
-		}
 		if op, err := s.already(ctx, tx, vm, desired, force); op != nil || err != nil {
 			return &commandv1.Result{Operation: op}, err
 		}
-		if desired != apiv1.VM_DELETED {
-			if err := onLostHost(tx, vm); err != nil {
+		if w.verb != 0 {
+			what := &apiv1.RequestSpecification{What: &apiv1.RequestSpecification_Power{Power: &apiv1.PowerVM{Verb: w.verb}}}
+			if _, err := intake.Possible(tx, what, vm); err != nil {
 				return nil, err
 			}
 		}
@@ -285,27 +269,6 @@ func (s vmService) already(ctx context.Context, tx *state.Tx, vm *apiv1.VM, desi
 	return nil, nil
 }
 
-// onLostHost refuses what cannot be done on a host that was declared lost; its zone would refuse it later.
-func onLostHost(tx *state.Tx, vm *apiv1.VM) error {
-	if vm.GetHostId() == "" {
-		return nil
-	}
-	host, err := tx.Hosts.Get(vm.GetHostId())
-	if errors.Is(err, state.ErrNotFound) || err == nil && host.GetLoss() == nil {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	return problem.Newf(problem.WrongState,
-		"Delete the VM and make it anew: naru vm delete "+vm.GetName()+". Or, where the host is found, an administrator says so: naru host found "+host.GetName()+" --zone "+host.GetZone()+" --reason TEXT.",
-		"host %s of VM %s was declared lost (%s); nothing on it is started or stopped", host.GetName(), vm.GetName(), host.GetLoss().GetReason())
-}
-
-func beingDeleted(vm *apiv1.VM) error {
-	return problem.Newf(problem.WrongState, "Make a new one.", "VM %s is being deleted", vm.GetName())
-}
-
 // RebootVM orders a restart of the guest. An order that is under way is not given again.
 func (s vmService) RebootVM(ctx context.Context, r *apiv1.RebootVMRequest) (*apiv1.RebootVMResponse, error) {
 	const kind = "vm.reboot"
@@ -318,7 +281,8 @@ func (s vmService) RebootVM(ctx context.Context, r *apiv1.RebootVMRequest) (*api
 		if err := s.vms.matches(ctx, vm); err != nil {
 			return nil, err
 		}
-		if err := mayReboot(tx, vm); err != nil {
+		what := &apiv1.RequestSpecification{What: &apiv1.RequestSpecification_Power{Power: &apiv1.PowerVM{Verb: apiv1.PowerVM_REBOOT}}}
+		if _, err := intake.Possible(tx, what, vm); err != nil {
 			return nil, err
 		}
 		open, err := tx.OpenOperations(vm.GetId())
@@ -328,42 +292,11 @@ func (s vmService) RebootVM(ctx context.Context, r *apiv1.RebootVMRequest) (*api
 		if i := slices.IndexFunc(open, func(op *apiv1.Operation) bool { return op.GetKind() == kind }); i >= 0 {
 			return &commandv1.Result{Operation: open[i]}, nil
 		}
-		if err := onLostHost(tx, vm); err != nil {
-			return nil, err
-		}
 		c.Body = &commandv1.Command_OrderVm{OrderVm: reboot(vm, operation, r.GetForce(), kind)}
 		return nil, nil
 	})
 	op, err := s.ended(ctx, kind, nil, result, err)
 	return &apiv1.RebootVMResponse{Operation: op}, err
-}
-
-// mayReboot refuses a reboot of what does not run, or is not to run, with what is wanted of it and how far that is.
-func mayReboot(tx *state.Tx, vm *apiv1.VM) error {
-	const only = "only a VM that runs, and is to run, is rebooted"
-	name, wanted := vm.GetName(), vm.GetDesiredState()
-	if wanted == apiv1.VM_DELETED {
-		return beingDeleted(vm)
-	}
-	if wanted == apiv1.VM_RUNNING && vm.GetState() == apiv1.VM_RUNNING {
-		return nil
-	}
-	op, err := tx.Operations.Get(vm.GetOperation())
-	if err != nil && !errors.Is(err, state.ErrNotFound) {
-		return err
-	}
-	is := "VM " + name + " is " + lower(vm.GetState())
-	if err == nil && !op.GetDone() {
-		next := "Wait for it: naru operation wait " + op.GetId() + "."
-		if wanted != apiv1.VM_RUNNING {
-			next = "Start it, which takes the other's place: naru vm start " + name + "."
-		}
-		return problem.Newf(problem.WrongState, next, "%s, and its %s is under way; %s", is, strings.TrimPrefix(op.GetKind(), "vm."), only)
-	}
-	if wanted != vm.GetState() {
-		is += " and wanted " + lower(wanted)
-	}
-	return problem.Newf(problem.WrongState, "Start it: naru vm start "+name+".", "%s; %s", is, only)
 }
 
 // reboot is the order for the zone.

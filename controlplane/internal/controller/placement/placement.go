@@ -138,6 +138,13 @@ func (c *Chooser) Resize(ctx context.Context, vm *apiv1.VM, after uint64) error 
 	}
 }
 
+// Free is what the hosts of a cluster that take VMs have free together, by the picture as it is.
+func (c *Chooser) Free(clusterID string) *apiv1.Resources {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.picture.Free(clusterID)
+}
+
 // Picture returns the number of the picture when it holds everything up to the revision after: one number, the same answers.
 func (c *Chooser) Picture(ctx context.Context, after uint64) (number uint64, err error) {
 	ctx, cancel := context.WithTimeout(ctx, patience)

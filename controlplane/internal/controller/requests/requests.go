@@ -376,7 +376,7 @@ func (c *Controller) carry(tx *state.Tx, r *apiv1.Request, now time.Time) (j job
 	case r.GetSpecification().GetAccessForTime() != nil:
 		in.Reads, err = intake.Grant(tx, r, now)
 	case in.GetVm() == nil && request.InZone(r):
-		if j.grown, err = possible(tx, r); len(request.Rooms(r)) > 0 {
+		if j.grown, in.Reads, err = possible(tx, r); len(request.Rooms(r)) > 0 {
 			j.grown = nil // its room is kept
 		}
 	}
@@ -427,28 +427,30 @@ func partOf(all *apiv1.VM, p *apiv1.Part) *apiv1.VM {
 	return vm
 }
 
-// possible refuses what cannot be done now to the VMs of a request, and returns the VM that gets another size, where one does.
-func possible(tx *state.Tx, r *apiv1.Request) (*apiv1.VM, error) {
+// possible refuses what cannot be done now to the VMs of a request, and returns on what that rests, with the VM that gets another size,
+// where one does.
+func possible(tx *state.Tx, r *apiv1.Request) (grown *apiv1.VM, reads []*commandv1.Read, err error) {
 	for _, p := range r.GetParts() {
 		if p.GetDone() {
 			continue
 		}
 		vm, err := tx.VMs.Get(p.GetVmId())
 		if errors.Is(err, state.ErrNotFound) {
-			return nil, problem.Newf(problem.NotFound, "Withdraw the request.", "VM %s is gone", p.GetName())
+			return nil, nil, problem.Newf(problem.NotFound, "Withdraw the request.", "VM %s is gone", p.GetName())
 		}
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
-		if err := intake.Possible(r.GetSpecification(), vm); err != nil {
-			return nil, err
+		more, err := intake.Possible(tx, r.GetSpecification(), vm)
+		if err != nil {
+			return nil, nil, err
 		}
+		reads = append(reads, more...)
 		if ask := r.GetSpecification().GetResize(); ask != nil {
-			vm.Size = ask.GetSize()
-			return vm, nil
+			vm.Size, grown = ask.GetSize(), vm
 		}
 	}
-	return nil, nil
+	return grown, reads, nil
 }
 
 func newID() string { return uuid.Must(uuid.NewV7()).String() }

@@ -79,7 +79,7 @@ func growth(tx *state.Tx, r *apiv1.Request) (*growing, error) {
 	if ask == nil {
 		return nil, nil
 	}
-	vm, err := possible(tx, r)
+	vm, _, err := possible(tx, r)
 	if err != nil || vm == nil {
 		return nil, err
 	}

@@ -406,6 +406,8 @@ func (c choices) Resize(ctx context.Context, vm *apiv1.VM, after uint64) error {
 	return c.w.Chooser.Resize(ctx, vm, after)
 }
 
+func (c choices) Free(clusterID string) *apiv1.Resources { return c.w.Chooser.Free(clusterID) }
+
 func (c choices) Picture(ctx context.Context, after uint64) (uint64, error) {
 	return c.w.Chooser.Picture(ctx, after)
 }

@@ -331,7 +331,7 @@ func (x PowerVM_Verb) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use PowerVM_Verb.Descriptor instead.
 func (PowerVM_Verb) EnumDescriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{8, 0}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{9, 0}
 }
 
 type Stage_State int32
@@ -399,7 +399,7 @@ func (x Stage_State) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Stage_State.Descriptor instead.
 func (Stage_State) EnumDescriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{14, 0}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{15, 0}
 }
 
 type Decision_Verdict int32
@@ -452,7 +452,7 @@ func (x Decision_Verdict) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Decision_Verdict.Descriptor instead.
 func (Decision_Verdict) EnumDescriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{15, 0}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{16, 0}
 }
 
 // Request is what a person asks for, from the draft to what came of it. Its two axes are never folded into one. It outlives
@@ -510,7 +510,8 @@ type Request struct {
 	DecideBy *timestamppb.Timestamp `protobuf:"bytes,28,opt,name=decide_by,json=decideBy,proto3" json:"decide_by,omitempty"`
 	// It lapses if it is approved and not begun by then. Still to come when it is submitted, and after desired_start.
 	CarryOutBy *timestamppb.Timestamp `protobuf:"bytes,29,opt,name=carry_out_by,json=carryOutBy,proto3" json:"carry_out_by,omitempty"`
-	// A month, of all of it.
+	// A month, of all of it. Of a resize: of the VM with its new size; of an extension: of the VM. By the version of the offering that the
+	// VM was got from; unset where that has no price for it.
 	MonthlyCost *Money `protobuf:"bytes,30,opt,name=monthly_cost,json=monthlyCost,proto3" json:"monthly_cost,omitempty"`
 	// Of all of it.
 	Amount *Resources `protobuf:"bytes,31,opt,name=amount,proto3" json:"amount,omitempty"`
@@ -571,6 +572,10 @@ type Request struct {
 	Quotas []*Quota `protobuf:"bytes,72,rep,name=quotas,proto3" json:"quotas,omitempty"`
 	// The room that is kept for it, as it is now: from its last stage on, until it is carried out. Only where one request is asked for.
 	Holds []*Reservation `protobuf:"bytes,73,rep,name=holds,proto3" json:"holds,omitempty"`
+	// Of a resize: what the VM costs a month as it is; unset where that is not known.
+	MonthlyCostBefore *Money `protobuf:"bytes,74,opt,name=monthly_cost_before,json=monthlyCostBefore,proto3" json:"monthly_cost_before,omitempty"`
+	// Of an extension: what its days cost together, by a month of 30 days and rounded up; unset where that is not known.
+	ExtensionCost *Money `protobuf:"bytes,75,opt,name=extension_cost,json=extensionCost,proto3" json:"extension_cost,omitempty"`
 	// Whose word lets it through, as its policy said at submission.
 	Authority Authority_Value `protobuf:"varint,60,opt,name=authority,proto3,enum=naru.api.v1.Authority_Value" json:"authority,omitempty"`
 	// SHA-256 of what was sent under external_ref, and the round after which that was: what is sent once more is known by it. Without a number,
@@ -1054,6 +1059,20 @@ func (x *Request) GetHolds() []*Reservation {
 	return nil
 }
 
+func (x *Request) GetMonthlyCostBefore() *Money {
+	if x != nil {
+		return x.MonthlyCostBefore
+	}
+	return nil
+}
+
+func (x *Request) GetExtensionCost() *Money {
+	if x != nil {
+		return x.ExtensionCost
+	}
+	return nil
+}
+
 func (x *Request) GetAuthority() Authority_Value {
 	if x != nil {
 		return x.Authority
@@ -1108,7 +1127,9 @@ type Fit struct {
 	state  protoimpl.MessageState `protogen:"open.v1"`
 	Answer Fit_Answer             `protobuf:"varint,1,opt,name=answer,proto3,enum=naru.api.v1.Fit_Answer" json:"answer,omitempty"`
 	// Why not, host by host; or why it is not known.
-	Problem       *Problem `protobuf:"bytes,2,opt,name=problem,proto3" json:"problem,omitempty"`
+	Problem *Problem `protobuf:"bytes,2,opt,name=problem,proto3" json:"problem,omitempty"`
+	// Where there is room: what the clusters that it would go to have free, and what they would have left.
+	Clusters      []*ClusterRoom `protobuf:"bytes,3,rep,name=clusters,proto3" json:"clusters,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1157,6 +1178,76 @@ func (x *Fit) GetProblem() *Problem {
 	return nil
 }
 
+func (x *Fit) GetClusters() []*ClusterRoom {
+	if x != nil {
+		return x.Clusters
+	}
+	return nil
+}
+
+// ClusterRoom is what the hosts of a cluster that take VMs have free together, as they were last seen: overcommitted as the cluster says, and
+// less what is kept for others.
+type ClusterRoom struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Cluster string                 `protobuf:"bytes,1,opt,name=cluster,proto3" json:"cluster,omitempty"`
+	Free    *Resources             `protobuf:"bytes,2,opt,name=free,proto3" json:"free,omitempty"`
+	// With what is asked for.
+	Left          *Resources `protobuf:"bytes,3,opt,name=left,proto3" json:"left,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ClusterRoom) Reset() {
+	*x = ClusterRoom{}
+	mi := &file_naru_api_v1_request_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ClusterRoom) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ClusterRoom) ProtoMessage() {}
+
+func (x *ClusterRoom) ProtoReflect() protoreflect.Message {
+	mi := &file_naru_api_v1_request_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ClusterRoom.ProtoReflect.Descriptor instead.
+func (*ClusterRoom) Descriptor() ([]byte, []int) {
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *ClusterRoom) GetCluster() string {
+	if x != nil {
+		return x.Cluster
+	}
+	return ""
+}
+
+func (x *ClusterRoom) GetFree() *Resources {
+	if x != nil {
+		return x.Free
+	}
+	return nil
+}
+
+func (x *ClusterRoom) GetLeft() *Resources {
+	if x != nil {
+		return x.Left
+	}
+	return nil
+}
+
 // Part is one VM of a request, or one act.
 type Part struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1170,14 +1261,17 @@ type Part struct {
 	// Why it is not.
 	Error *Problem `protobuf:"bytes,5,opt,name=error,proto3" json:"error,omitempty"`
 	// Id of the reservation that keeps room for it, until it is carried out.
-	Reservation   string `protobuf:"bytes,6,opt,name=reservation,proto3" json:"reservation,omitempty"`
+	Reservation string `protobuf:"bytes,6,opt,name=reservation,proto3" json:"reservation,omitempty"`
+	// Where the VM stands, as far as that is known now. Only where one request is asked for, or previewed; no part of what is decided on.
+	Host          string `protobuf:"bytes,7,opt,name=host,proto3" json:"host,omitempty"`
+	Cluster       string `protobuf:"bytes,8,opt,name=cluster,proto3" json:"cluster,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Part) Reset() {
 	*x = Part{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[2]
+	mi := &file_naru_api_v1_request_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1189,7 +1283,7 @@ func (x *Part) String() string {
 func (*Part) ProtoMessage() {}
 
 func (x *Part) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[2]
+	mi := &file_naru_api_v1_request_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1202,7 +1296,7 @@ func (x *Part) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Part.ProtoReflect.Descriptor instead.
 func (*Part) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{2}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *Part) GetName() string {
@@ -1247,6 +1341,20 @@ func (x *Part) GetReservation() string {
 	return ""
 }
 
+func (x *Part) GetHost() string {
+	if x != nil {
+		return x.Host
+	}
+	return ""
+}
+
+func (x *Part) GetCluster() string {
+	if x != nil {
+		return x.Cluster
+	}
+	return ""
+}
+
 // RequestSpecification is what a person asks for.
 type RequestSpecification struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1269,7 +1377,7 @@ type RequestSpecification struct {
 
 func (x *RequestSpecification) Reset() {
 	*x = RequestSpecification{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[3]
+	mi := &file_naru_api_v1_request_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1281,7 +1389,7 @@ func (x *RequestSpecification) String() string {
 func (*RequestSpecification) ProtoMessage() {}
 
 func (x *RequestSpecification) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[3]
+	mi := &file_naru_api_v1_request_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1294,7 +1402,7 @@ func (x *RequestSpecification) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RequestSpecification.ProtoReflect.Descriptor instead.
 func (*RequestSpecification) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{3}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *RequestSpecification) GetWhat() isRequestSpecification_What {
@@ -1489,7 +1597,7 @@ type CreateVMs struct {
 
 func (x *CreateVMs) Reset() {
 	*x = CreateVMs{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[4]
+	mi := &file_naru_api_v1_request_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1501,7 +1609,7 @@ func (x *CreateVMs) String() string {
 func (*CreateVMs) ProtoMessage() {}
 
 func (x *CreateVMs) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[4]
+	mi := &file_naru_api_v1_request_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1514,7 +1622,7 @@ func (x *CreateVMs) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateVMs.ProtoReflect.Descriptor instead.
 func (*CreateVMs) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{4}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *CreateVMs) GetOffering() string {
@@ -1622,7 +1730,7 @@ type ExtendLease struct {
 
 func (x *ExtendLease) Reset() {
 	*x = ExtendLease{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[5]
+	mi := &file_naru_api_v1_request_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1634,7 +1742,7 @@ func (x *ExtendLease) String() string {
 func (*ExtendLease) ProtoMessage() {}
 
 func (x *ExtendLease) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[5]
+	mi := &file_naru_api_v1_request_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1647,7 +1755,7 @@ func (x *ExtendLease) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExtendLease.ProtoReflect.Descriptor instead.
 func (*ExtendLease) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{5}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *ExtendLease) GetVm() string {
@@ -1693,7 +1801,7 @@ type AccessForTime struct {
 
 func (x *AccessForTime) Reset() {
 	*x = AccessForTime{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[6]
+	mi := &file_naru_api_v1_request_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1705,7 +1813,7 @@ func (x *AccessForTime) String() string {
 func (*AccessForTime) ProtoMessage() {}
 
 func (x *AccessForTime) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[6]
+	mi := &file_naru_api_v1_request_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1718,7 +1826,7 @@ func (x *AccessForTime) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AccessForTime.ProtoReflect.Descriptor instead.
 func (*AccessForTime) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{6}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *AccessForTime) GetRole() string {
@@ -1786,7 +1894,7 @@ type CrossZone struct {
 
 func (x *CrossZone) Reset() {
 	*x = CrossZone{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[7]
+	mi := &file_naru_api_v1_request_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1798,7 +1906,7 @@ func (x *CrossZone) String() string {
 func (*CrossZone) ProtoMessage() {}
 
 func (x *CrossZone) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[7]
+	mi := &file_naru_api_v1_request_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1811,7 +1919,7 @@ func (x *CrossZone) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CrossZone.ProtoReflect.Descriptor instead.
 func (*CrossZone) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{7}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *CrossZone) GetSourceZone() string {
@@ -1857,7 +1965,7 @@ type PowerVM struct {
 
 func (x *PowerVM) Reset() {
 	*x = PowerVM{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[8]
+	mi := &file_naru_api_v1_request_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1869,7 +1977,7 @@ func (x *PowerVM) String() string {
 func (*PowerVM) ProtoMessage() {}
 
 func (x *PowerVM) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[8]
+	mi := &file_naru_api_v1_request_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1882,7 +1990,7 @@ func (x *PowerVM) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PowerVM.ProtoReflect.Descriptor instead.
 func (*PowerVM) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{8}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *PowerVM) GetVm() string {
@@ -1927,7 +2035,7 @@ type DeleteVM struct {
 
 func (x *DeleteVM) Reset() {
 	*x = DeleteVM{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[9]
+	mi := &file_naru_api_v1_request_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1939,7 +2047,7 @@ func (x *DeleteVM) String() string {
 func (*DeleteVM) ProtoMessage() {}
 
 func (x *DeleteVM) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[9]
+	mi := &file_naru_api_v1_request_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1952,7 +2060,7 @@ func (x *DeleteVM) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteVM.ProtoReflect.Descriptor instead.
 func (*DeleteVM) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{9}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *DeleteVM) GetVm() string {
@@ -2001,7 +2109,7 @@ type ResizeVM struct {
 
 func (x *ResizeVM) Reset() {
 	*x = ResizeVM{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[10]
+	mi := &file_naru_api_v1_request_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2013,7 +2121,7 @@ func (x *ResizeVM) String() string {
 func (*ResizeVM) ProtoMessage() {}
 
 func (x *ResizeVM) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[10]
+	mi := &file_naru_api_v1_request_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2026,7 +2134,7 @@ func (x *ResizeVM) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResizeVM.ProtoReflect.Descriptor instead.
 func (*ResizeVM) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{10}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *ResizeVM) GetVm() string {
@@ -2089,7 +2197,7 @@ type SnapshotVM struct {
 
 func (x *SnapshotVM) Reset() {
 	*x = SnapshotVM{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[11]
+	mi := &file_naru_api_v1_request_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2101,7 +2209,7 @@ func (x *SnapshotVM) String() string {
 func (*SnapshotVM) ProtoMessage() {}
 
 func (x *SnapshotVM) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[11]
+	mi := &file_naru_api_v1_request_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2114,7 +2222,7 @@ func (x *SnapshotVM) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotVM.ProtoReflect.Descriptor instead.
 func (*SnapshotVM) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{11}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *SnapshotVM) GetVm() string {
@@ -2176,7 +2284,7 @@ type RestoreVM struct {
 
 func (x *RestoreVM) Reset() {
 	*x = RestoreVM{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[12]
+	mi := &file_naru_api_v1_request_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2188,7 +2296,7 @@ func (x *RestoreVM) String() string {
 func (*RestoreVM) ProtoMessage() {}
 
 func (x *RestoreVM) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[12]
+	mi := &file_naru_api_v1_request_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2201,7 +2309,7 @@ func (x *RestoreVM) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RestoreVM.ProtoReflect.Descriptor instead.
 func (*RestoreVM) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{12}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *RestoreVM) GetVm() string {
@@ -2253,7 +2361,7 @@ type ReclaimVMs struct {
 
 func (x *ReclaimVMs) Reset() {
 	*x = ReclaimVMs{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[13]
+	mi := &file_naru_api_v1_request_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2265,7 +2373,7 @@ func (x *ReclaimVMs) String() string {
 func (*ReclaimVMs) ProtoMessage() {}
 
 func (x *ReclaimVMs) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[13]
+	mi := &file_naru_api_v1_request_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2278,7 +2386,7 @@ func (x *ReclaimVMs) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReclaimVMs.ProtoReflect.Descriptor instead.
 func (*ReclaimVMs) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{13}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ReclaimVMs) GetVms() []string {
@@ -2349,7 +2457,7 @@ type Stage struct {
 
 func (x *Stage) Reset() {
 	*x = Stage{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[14]
+	mi := &file_naru_api_v1_request_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2361,7 +2469,7 @@ func (x *Stage) String() string {
 func (*Stage) ProtoMessage() {}
 
 func (x *Stage) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[14]
+	mi := &file_naru_api_v1_request_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2374,7 +2482,7 @@ func (x *Stage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Stage.ProtoReflect.Descriptor instead.
 func (*Stage) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{14}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Stage) GetName() string {
@@ -2595,7 +2703,7 @@ type Decision struct {
 
 func (x *Decision) Reset() {
 	*x = Decision{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[15]
+	mi := &file_naru_api_v1_request_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2607,7 +2715,7 @@ func (x *Decision) String() string {
 func (*Decision) ProtoMessage() {}
 
 func (x *Decision) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[15]
+	mi := &file_naru_api_v1_request_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2620,7 +2728,7 @@ func (x *Decision) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Decision.ProtoReflect.Descriptor instead.
 func (*Decision) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{15}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Decision) GetId() string {
@@ -2774,7 +2882,7 @@ type Comment struct {
 
 func (x *Comment) Reset() {
 	*x = Comment{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[16]
+	mi := &file_naru_api_v1_request_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2786,7 +2894,7 @@ func (x *Comment) String() string {
 func (*Comment) ProtoMessage() {}
 
 func (x *Comment) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[16]
+	mi := &file_naru_api_v1_request_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2799,7 +2907,7 @@ func (x *Comment) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Comment.ProtoReflect.Descriptor instead.
 func (*Comment) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{16}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Comment) GetId() string {
@@ -2898,7 +3006,7 @@ type ListRequestsRequest struct {
 
 func (x *ListRequestsRequest) Reset() {
 	*x = ListRequestsRequest{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[17]
+	mi := &file_naru_api_v1_request_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2910,7 +3018,7 @@ func (x *ListRequestsRequest) String() string {
 func (*ListRequestsRequest) ProtoMessage() {}
 
 func (x *ListRequestsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[17]
+	mi := &file_naru_api_v1_request_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2923,7 +3031,7 @@ func (x *ListRequestsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRequestsRequest.ProtoReflect.Descriptor instead.
 func (*ListRequestsRequest) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{17}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ListRequestsRequest) GetFilter() string {
@@ -2979,7 +3087,7 @@ type ListRequestsResponse struct {
 
 func (x *ListRequestsResponse) Reset() {
 	*x = ListRequestsResponse{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[18]
+	mi := &file_naru_api_v1_request_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2991,7 +3099,7 @@ func (x *ListRequestsResponse) String() string {
 func (*ListRequestsResponse) ProtoMessage() {}
 
 func (x *ListRequestsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[18]
+	mi := &file_naru_api_v1_request_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3004,7 +3112,7 @@ func (x *ListRequestsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRequestsResponse.ProtoReflect.Descriptor instead.
 func (*ListRequestsResponse) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{18}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *ListRequestsResponse) GetRequests() []*Request {
@@ -3031,7 +3139,7 @@ type GetRequestRequest struct {
 
 func (x *GetRequestRequest) Reset() {
 	*x = GetRequestRequest{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[19]
+	mi := &file_naru_api_v1_request_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3043,7 +3151,7 @@ func (x *GetRequestRequest) String() string {
 func (*GetRequestRequest) ProtoMessage() {}
 
 func (x *GetRequestRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[19]
+	mi := &file_naru_api_v1_request_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3056,7 +3164,7 @@ func (x *GetRequestRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetRequestRequest.ProtoReflect.Descriptor instead.
 func (*GetRequestRequest) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{19}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *GetRequestRequest) GetRequest() string {
@@ -3075,7 +3183,7 @@ type GetRequestResponse struct {
 
 func (x *GetRequestResponse) Reset() {
 	*x = GetRequestResponse{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[20]
+	mi := &file_naru_api_v1_request_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3087,7 +3195,7 @@ func (x *GetRequestResponse) String() string {
 func (*GetRequestResponse) ProtoMessage() {}
 
 func (x *GetRequestResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[20]
+	mi := &file_naru_api_v1_request_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3100,7 +3208,7 @@ func (x *GetRequestResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetRequestResponse.ProtoReflect.Descriptor instead.
 func (*GetRequestResponse) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{20}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *GetRequestResponse) GetRequest() *Request {
@@ -3121,7 +3229,7 @@ type CreateRequestRequest struct {
 
 func (x *CreateRequestRequest) Reset() {
 	*x = CreateRequestRequest{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[21]
+	mi := &file_naru_api_v1_request_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3133,7 +3241,7 @@ func (x *CreateRequestRequest) String() string {
 func (*CreateRequestRequest) ProtoMessage() {}
 
 func (x *CreateRequestRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[21]
+	mi := &file_naru_api_v1_request_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3146,7 +3254,7 @@ func (x *CreateRequestRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateRequestRequest.ProtoReflect.Descriptor instead.
 func (*CreateRequestRequest) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{21}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *CreateRequestRequest) GetRequest() *Request {
@@ -3172,7 +3280,7 @@ type CreateRequestResponse struct {
 
 func (x *CreateRequestResponse) Reset() {
 	*x = CreateRequestResponse{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[22]
+	mi := &file_naru_api_v1_request_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3184,7 +3292,7 @@ func (x *CreateRequestResponse) String() string {
 func (*CreateRequestResponse) ProtoMessage() {}
 
 func (x *CreateRequestResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[22]
+	mi := &file_naru_api_v1_request_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3197,7 +3305,7 @@ func (x *CreateRequestResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateRequestResponse.ProtoReflect.Descriptor instead.
 func (*CreateRequestResponse) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{22}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *CreateRequestResponse) GetRequest() *Request {
@@ -3219,7 +3327,7 @@ type UpdateRequestRequest struct {
 
 func (x *UpdateRequestRequest) Reset() {
 	*x = UpdateRequestRequest{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[23]
+	mi := &file_naru_api_v1_request_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3231,7 +3339,7 @@ func (x *UpdateRequestRequest) String() string {
 func (*UpdateRequestRequest) ProtoMessage() {}
 
 func (x *UpdateRequestRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[23]
+	mi := &file_naru_api_v1_request_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3244,7 +3352,7 @@ func (x *UpdateRequestRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateRequestRequest.ProtoReflect.Descriptor instead.
 func (*UpdateRequestRequest) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{23}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *UpdateRequestRequest) GetRequest() *Request {
@@ -3270,7 +3378,7 @@ type UpdateRequestResponse struct {
 
 func (x *UpdateRequestResponse) Reset() {
 	*x = UpdateRequestResponse{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[24]
+	mi := &file_naru_api_v1_request_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3282,7 +3390,7 @@ func (x *UpdateRequestResponse) String() string {
 func (*UpdateRequestResponse) ProtoMessage() {}
 
 func (x *UpdateRequestResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[24]
+	mi := &file_naru_api_v1_request_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3295,7 +3403,7 @@ func (x *UpdateRequestResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateRequestResponse.ProtoReflect.Descriptor instead.
 func (*UpdateRequestResponse) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{24}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *UpdateRequestResponse) GetRequest() *Request {
@@ -3315,7 +3423,7 @@ type DeleteRequestRequest struct {
 
 func (x *DeleteRequestRequest) Reset() {
 	*x = DeleteRequestRequest{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[25]
+	mi := &file_naru_api_v1_request_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3327,7 +3435,7 @@ func (x *DeleteRequestRequest) String() string {
 func (*DeleteRequestRequest) ProtoMessage() {}
 
 func (x *DeleteRequestRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[25]
+	mi := &file_naru_api_v1_request_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3340,7 +3448,7 @@ func (x *DeleteRequestRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteRequestRequest.ProtoReflect.Descriptor instead.
 func (*DeleteRequestRequest) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{25}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *DeleteRequestRequest) GetRequest() string {
@@ -3359,7 +3467,7 @@ type DeleteRequestResponse struct {
 
 func (x *DeleteRequestResponse) Reset() {
 	*x = DeleteRequestResponse{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[26]
+	mi := &file_naru_api_v1_request_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3371,7 +3479,7 @@ func (x *DeleteRequestResponse) String() string {
 func (*DeleteRequestResponse) ProtoMessage() {}
 
 func (x *DeleteRequestResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[26]
+	mi := &file_naru_api_v1_request_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3384,7 +3492,7 @@ func (x *DeleteRequestResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteRequestResponse.ProtoReflect.Descriptor instead.
 func (*DeleteRequestResponse) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{26}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *DeleteRequestResponse) GetOperation() *Operation {
@@ -3406,7 +3514,7 @@ type WatchRequestsRequest struct {
 
 func (x *WatchRequestsRequest) Reset() {
 	*x = WatchRequestsRequest{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[27]
+	mi := &file_naru_api_v1_request_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3418,7 +3526,7 @@ func (x *WatchRequestsRequest) String() string {
 func (*WatchRequestsRequest) ProtoMessage() {}
 
 func (x *WatchRequestsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[27]
+	mi := &file_naru_api_v1_request_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3431,7 +3539,7 @@ func (x *WatchRequestsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchRequestsRequest.ProtoReflect.Descriptor instead.
 func (*WatchRequestsRequest) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{27}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *WatchRequestsRequest) GetAfter() string {
@@ -3466,7 +3574,7 @@ type WatchRequestsResponse struct {
 
 func (x *WatchRequestsResponse) Reset() {
 	*x = WatchRequestsResponse{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[28]
+	mi := &file_naru_api_v1_request_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3478,7 +3586,7 @@ func (x *WatchRequestsResponse) String() string {
 func (*WatchRequestsResponse) ProtoMessage() {}
 
 func (x *WatchRequestsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[28]
+	mi := &file_naru_api_v1_request_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3491,7 +3599,7 @@ func (x *WatchRequestsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchRequestsResponse.ProtoReflect.Descriptor instead.
 func (*WatchRequestsResponse) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{28}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *WatchRequestsResponse) GetType() WatchType_Value {
@@ -3525,7 +3633,7 @@ type SubmitRequestRequest struct {
 
 func (x *SubmitRequestRequest) Reset() {
 	*x = SubmitRequestRequest{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[29]
+	mi := &file_naru_api_v1_request_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3537,7 +3645,7 @@ func (x *SubmitRequestRequest) String() string {
 func (*SubmitRequestRequest) ProtoMessage() {}
 
 func (x *SubmitRequestRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[29]
+	mi := &file_naru_api_v1_request_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3550,7 +3658,7 @@ func (x *SubmitRequestRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SubmitRequestRequest.ProtoReflect.Descriptor instead.
 func (*SubmitRequestRequest) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{29}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *SubmitRequestRequest) GetRequest() string {
@@ -3569,7 +3677,7 @@ type SubmitRequestResponse struct {
 
 func (x *SubmitRequestResponse) Reset() {
 	*x = SubmitRequestResponse{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[30]
+	mi := &file_naru_api_v1_request_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3581,7 +3689,7 @@ func (x *SubmitRequestResponse) String() string {
 func (*SubmitRequestResponse) ProtoMessage() {}
 
 func (x *SubmitRequestResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[30]
+	mi := &file_naru_api_v1_request_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3594,7 +3702,7 @@ func (x *SubmitRequestResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SubmitRequestResponse.ProtoReflect.Descriptor instead.
 func (*SubmitRequestResponse) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{30}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *SubmitRequestResponse) GetRequest() *Request {
@@ -3615,7 +3723,7 @@ type WithdrawRequestRequest struct {
 
 func (x *WithdrawRequestRequest) Reset() {
 	*x = WithdrawRequestRequest{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[31]
+	mi := &file_naru_api_v1_request_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3627,7 +3735,7 @@ func (x *WithdrawRequestRequest) String() string {
 func (*WithdrawRequestRequest) ProtoMessage() {}
 
 func (x *WithdrawRequestRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[31]
+	mi := &file_naru_api_v1_request_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3640,7 +3748,7 @@ func (x *WithdrawRequestRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WithdrawRequestRequest.ProtoReflect.Descriptor instead.
 func (*WithdrawRequestRequest) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{31}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *WithdrawRequestRequest) GetRequest() string {
@@ -3666,7 +3774,7 @@ type WithdrawRequestResponse struct {
 
 func (x *WithdrawRequestResponse) Reset() {
 	*x = WithdrawRequestResponse{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[32]
+	mi := &file_naru_api_v1_request_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3678,7 +3786,7 @@ func (x *WithdrawRequestResponse) String() string {
 func (*WithdrawRequestResponse) ProtoMessage() {}
 
 func (x *WithdrawRequestResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[32]
+	mi := &file_naru_api_v1_request_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3691,7 +3799,7 @@ func (x *WithdrawRequestResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WithdrawRequestResponse.ProtoReflect.Descriptor instead.
 func (*WithdrawRequestResponse) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{32}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *WithdrawRequestResponse) GetRequest() *Request {
@@ -3723,7 +3831,7 @@ type DecideRequestRequest struct {
 
 func (x *DecideRequestRequest) Reset() {
 	*x = DecideRequestRequest{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[33]
+	mi := &file_naru_api_v1_request_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3735,7 +3843,7 @@ func (x *DecideRequestRequest) String() string {
 func (*DecideRequestRequest) ProtoMessage() {}
 
 func (x *DecideRequestRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[33]
+	mi := &file_naru_api_v1_request_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3748,7 +3856,7 @@ func (x *DecideRequestRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DecideRequestRequest.ProtoReflect.Descriptor instead.
 func (*DecideRequestRequest) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{33}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *DecideRequestRequest) GetRequest() string {
@@ -3816,7 +3924,7 @@ type DecideRequestResponse struct {
 
 func (x *DecideRequestResponse) Reset() {
 	*x = DecideRequestResponse{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[34]
+	mi := &file_naru_api_v1_request_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3828,7 +3936,7 @@ func (x *DecideRequestResponse) String() string {
 func (*DecideRequestResponse) ProtoMessage() {}
 
 func (x *DecideRequestResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[34]
+	mi := &file_naru_api_v1_request_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3841,7 +3949,7 @@ func (x *DecideRequestResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DecideRequestResponse.ProtoReflect.Descriptor instead.
 func (*DecideRequestResponse) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{34}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *DecideRequestResponse) GetRequest() *Request {
@@ -3862,7 +3970,7 @@ type CommentRequestRequest struct {
 
 func (x *CommentRequestRequest) Reset() {
 	*x = CommentRequestRequest{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[35]
+	mi := &file_naru_api_v1_request_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3874,7 +3982,7 @@ func (x *CommentRequestRequest) String() string {
 func (*CommentRequestRequest) ProtoMessage() {}
 
 func (x *CommentRequestRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[35]
+	mi := &file_naru_api_v1_request_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3887,7 +3995,7 @@ func (x *CommentRequestRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CommentRequestRequest.ProtoReflect.Descriptor instead.
 func (*CommentRequestRequest) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{35}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *CommentRequestRequest) GetRequest() string {
@@ -3913,7 +4021,7 @@ type CommentRequestResponse struct {
 
 func (x *CommentRequestResponse) Reset() {
 	*x = CommentRequestResponse{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[36]
+	mi := &file_naru_api_v1_request_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3925,7 +4033,7 @@ func (x *CommentRequestResponse) String() string {
 func (*CommentRequestResponse) ProtoMessage() {}
 
 func (x *CommentRequestResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[36]
+	mi := &file_naru_api_v1_request_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3938,7 +4046,7 @@ func (x *CommentRequestResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CommentRequestResponse.ProtoReflect.Descriptor instead.
 func (*CommentRequestResponse) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{36}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *CommentRequestResponse) GetComment() *Comment {
@@ -3965,7 +4073,7 @@ type AttachToRequestRequest struct {
 
 func (x *AttachToRequestRequest) Reset() {
 	*x = AttachToRequestRequest{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[37]
+	mi := &file_naru_api_v1_request_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3977,7 +4085,7 @@ func (x *AttachToRequestRequest) String() string {
 func (*AttachToRequestRequest) ProtoMessage() {}
 
 func (x *AttachToRequestRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[37]
+	mi := &file_naru_api_v1_request_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3990,7 +4098,7 @@ func (x *AttachToRequestRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttachToRequestRequest.ProtoReflect.Descriptor instead.
 func (*AttachToRequestRequest) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{37}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *AttachToRequestRequest) GetRequest() string {
@@ -4037,7 +4145,7 @@ type AttachToRequestResponse struct {
 
 func (x *AttachToRequestResponse) Reset() {
 	*x = AttachToRequestResponse{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[38]
+	mi := &file_naru_api_v1_request_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4049,7 +4157,7 @@ func (x *AttachToRequestResponse) String() string {
 func (*AttachToRequestResponse) ProtoMessage() {}
 
 func (x *AttachToRequestResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[38]
+	mi := &file_naru_api_v1_request_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4062,7 +4170,7 @@ func (x *AttachToRequestResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttachToRequestResponse.ProtoReflect.Descriptor instead.
 func (*AttachToRequestResponse) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{38}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *AttachToRequestResponse) GetComment() *Comment {
@@ -4084,7 +4192,7 @@ type DetachFromRequestRequest struct {
 
 func (x *DetachFromRequestRequest) Reset() {
 	*x = DetachFromRequestRequest{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[39]
+	mi := &file_naru_api_v1_request_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4096,7 +4204,7 @@ func (x *DetachFromRequestRequest) String() string {
 func (*DetachFromRequestRequest) ProtoMessage() {}
 
 func (x *DetachFromRequestRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[39]
+	mi := &file_naru_api_v1_request_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4109,7 +4217,7 @@ func (x *DetachFromRequestRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DetachFromRequestRequest.ProtoReflect.Descriptor instead.
 func (*DetachFromRequestRequest) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{39}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *DetachFromRequestRequest) GetRequest() string {
@@ -4136,7 +4244,7 @@ type DetachFromRequestResponse struct {
 
 func (x *DetachFromRequestResponse) Reset() {
 	*x = DetachFromRequestResponse{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[40]
+	mi := &file_naru_api_v1_request_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4148,7 +4256,7 @@ func (x *DetachFromRequestResponse) String() string {
 func (*DetachFromRequestResponse) ProtoMessage() {}
 
 func (x *DetachFromRequestResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[40]
+	mi := &file_naru_api_v1_request_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4161,7 +4269,7 @@ func (x *DetachFromRequestResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DetachFromRequestResponse.ProtoReflect.Descriptor instead.
 func (*DetachFromRequestResponse) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{40}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *DetachFromRequestResponse) GetComment() *Comment {
@@ -4181,7 +4289,7 @@ type CopyRequestRequest struct {
 
 func (x *CopyRequestRequest) Reset() {
 	*x = CopyRequestRequest{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[41]
+	mi := &file_naru_api_v1_request_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4193,7 +4301,7 @@ func (x *CopyRequestRequest) String() string {
 func (*CopyRequestRequest) ProtoMessage() {}
 
 func (x *CopyRequestRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[41]
+	mi := &file_naru_api_v1_request_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4206,7 +4314,7 @@ func (x *CopyRequestRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CopyRequestRequest.ProtoReflect.Descriptor instead.
 func (*CopyRequestRequest) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{41}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *CopyRequestRequest) GetRequest() string {
@@ -4225,7 +4333,7 @@ type CopyRequestResponse struct {
 
 func (x *CopyRequestResponse) Reset() {
 	*x = CopyRequestResponse{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[42]
+	mi := &file_naru_api_v1_request_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4237,7 +4345,7 @@ func (x *CopyRequestResponse) String() string {
 func (*CopyRequestResponse) ProtoMessage() {}
 
 func (x *CopyRequestResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[42]
+	mi := &file_naru_api_v1_request_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4250,7 +4358,7 @@ func (x *CopyRequestResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CopyRequestResponse.ProtoReflect.Descriptor instead.
 func (*CopyRequestResponse) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{42}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *CopyRequestResponse) GetRequest() *Request {
@@ -4270,7 +4378,7 @@ type RetryRequestRequest struct {
 
 func (x *RetryRequestRequest) Reset() {
 	*x = RetryRequestRequest{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[43]
+	mi := &file_naru_api_v1_request_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4282,7 +4390,7 @@ func (x *RetryRequestRequest) String() string {
 func (*RetryRequestRequest) ProtoMessage() {}
 
 func (x *RetryRequestRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[43]
+	mi := &file_naru_api_v1_request_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4295,7 +4403,7 @@ func (x *RetryRequestRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RetryRequestRequest.ProtoReflect.Descriptor instead.
 func (*RetryRequestRequest) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{43}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *RetryRequestRequest) GetRequest() string {
@@ -4314,7 +4422,7 @@ type RetryRequestResponse struct {
 
 func (x *RetryRequestResponse) Reset() {
 	*x = RetryRequestResponse{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[44]
+	mi := &file_naru_api_v1_request_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4326,7 +4434,7 @@ func (x *RetryRequestResponse) String() string {
 func (*RetryRequestResponse) ProtoMessage() {}
 
 func (x *RetryRequestResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[44]
+	mi := &file_naru_api_v1_request_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4339,7 +4447,7 @@ func (x *RetryRequestResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RetryRequestResponse.ProtoReflect.Descriptor instead.
 func (*RetryRequestResponse) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{44}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *RetryRequestResponse) GetRequest() *Request {
@@ -4362,7 +4470,7 @@ type ListCommentsRequest struct {
 
 func (x *ListCommentsRequest) Reset() {
 	*x = ListCommentsRequest{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[45]
+	mi := &file_naru_api_v1_request_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4374,7 +4482,7 @@ func (x *ListCommentsRequest) String() string {
 func (*ListCommentsRequest) ProtoMessage() {}
 
 func (x *ListCommentsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[45]
+	mi := &file_naru_api_v1_request_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4387,7 +4495,7 @@ func (x *ListCommentsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListCommentsRequest.ProtoReflect.Descriptor instead.
 func (*ListCommentsRequest) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{45}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *ListCommentsRequest) GetRequest() string {
@@ -4422,7 +4530,7 @@ type ListCommentsResponse struct {
 
 func (x *ListCommentsResponse) Reset() {
 	*x = ListCommentsResponse{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[46]
+	mi := &file_naru_api_v1_request_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4434,7 +4542,7 @@ func (x *ListCommentsResponse) String() string {
 func (*ListCommentsResponse) ProtoMessage() {}
 
 func (x *ListCommentsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[46]
+	mi := &file_naru_api_v1_request_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4447,7 +4555,7 @@ func (x *ListCommentsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListCommentsResponse.ProtoReflect.Descriptor instead.
 func (*ListCommentsResponse) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{46}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *ListCommentsResponse) GetComments() []*Comment {
@@ -4476,7 +4584,7 @@ type GetAttachmentRequest struct {
 
 func (x *GetAttachmentRequest) Reset() {
 	*x = GetAttachmentRequest{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[47]
+	mi := &file_naru_api_v1_request_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4488,7 +4596,7 @@ func (x *GetAttachmentRequest) String() string {
 func (*GetAttachmentRequest) ProtoMessage() {}
 
 func (x *GetAttachmentRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[47]
+	mi := &file_naru_api_v1_request_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4501,7 +4609,7 @@ func (x *GetAttachmentRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetAttachmentRequest.ProtoReflect.Descriptor instead.
 func (*GetAttachmentRequest) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{47}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *GetAttachmentRequest) GetRequest() string {
@@ -4528,7 +4636,7 @@ type GetAttachmentResponse struct {
 
 func (x *GetAttachmentResponse) Reset() {
 	*x = GetAttachmentResponse{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[48]
+	mi := &file_naru_api_v1_request_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4540,7 +4648,7 @@ func (x *GetAttachmentResponse) String() string {
 func (*GetAttachmentResponse) ProtoMessage() {}
 
 func (x *GetAttachmentResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[48]
+	mi := &file_naru_api_v1_request_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4553,7 +4661,7 @@ func (x *GetAttachmentResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetAttachmentResponse.ProtoReflect.Descriptor instead.
 func (*GetAttachmentResponse) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{48}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *GetAttachmentResponse) GetComment() *Comment {
@@ -4579,7 +4687,7 @@ type PreviewRequestRequest struct {
 
 func (x *PreviewRequestRequest) Reset() {
 	*x = PreviewRequestRequest{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[49]
+	mi := &file_naru_api_v1_request_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4591,7 +4699,7 @@ func (x *PreviewRequestRequest) String() string {
 func (*PreviewRequestRequest) ProtoMessage() {}
 
 func (x *PreviewRequestRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[49]
+	mi := &file_naru_api_v1_request_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4604,7 +4712,7 @@ func (x *PreviewRequestRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PreviewRequestRequest.ProtoReflect.Descriptor instead.
 func (*PreviewRequestRequest) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{49}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *PreviewRequestRequest) GetRequest() *Request {
@@ -4626,7 +4734,7 @@ type PreviewRequestResponse struct {
 
 func (x *PreviewRequestResponse) Reset() {
 	*x = PreviewRequestResponse{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[50]
+	mi := &file_naru_api_v1_request_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4638,7 +4746,7 @@ func (x *PreviewRequestResponse) String() string {
 func (*PreviewRequestResponse) ProtoMessage() {}
 
 func (x *PreviewRequestResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[50]
+	mi := &file_naru_api_v1_request_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4651,7 +4759,7 @@ func (x *PreviewRequestResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PreviewRequestResponse.ProtoReflect.Descriptor instead.
 func (*PreviewRequestResponse) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{50}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *PreviewRequestResponse) GetRequest() *Request {
@@ -4679,7 +4787,7 @@ type ListApprovalsRequest struct {
 
 func (x *ListApprovalsRequest) Reset() {
 	*x = ListApprovalsRequest{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[51]
+	mi := &file_naru_api_v1_request_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4691,7 +4799,7 @@ func (x *ListApprovalsRequest) String() string {
 func (*ListApprovalsRequest) ProtoMessage() {}
 
 func (x *ListApprovalsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[51]
+	mi := &file_naru_api_v1_request_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4704,7 +4812,7 @@ func (x *ListApprovalsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListApprovalsRequest.ProtoReflect.Descriptor instead.
 func (*ListApprovalsRequest) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{51}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *ListApprovalsRequest) GetPageSize() uint32 {
@@ -4732,7 +4840,7 @@ type ListApprovalsResponse struct {
 
 func (x *ListApprovalsResponse) Reset() {
 	*x = ListApprovalsResponse{}
-	mi := &file_naru_api_v1_request_proto_msgTypes[52]
+	mi := &file_naru_api_v1_request_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4744,7 +4852,7 @@ func (x *ListApprovalsResponse) String() string {
 func (*ListApprovalsResponse) ProtoMessage() {}
 
 func (x *ListApprovalsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_naru_api_v1_request_proto_msgTypes[52]
+	mi := &file_naru_api_v1_request_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4757,7 +4865,7 @@ func (x *ListApprovalsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListApprovalsResponse.ProtoReflect.Descriptor instead.
 func (*ListApprovalsResponse) Descriptor() ([]byte, []int) {
-	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{52}
+	return file_naru_api_v1_request_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *ListApprovalsResponse) GetRequests() []*Request {
@@ -4778,7 +4886,7 @@ var File_naru_api_v1_request_proto protoreflect.FileDescriptor
 
 const file_naru_api_v1_request_proto_rawDesc = "" +
 	"\n" +
-	"\x19naru/api/v1/request.proto\x12\vnaru.api.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dnaru/api/v1/annotations.proto\x1a!naru/api/v1/approval_policy.proto\x1a\x1anaru/api/v1/calendar.proto\x1a\x18naru/api/v1/common.proto\x1a\x17naru/api/v1/money.proto\x1a\x1bnaru/api/v1/operation.proto\x1a\x17naru/api/v1/quota.proto\x1a\x1dnaru/api/v1/reservation.proto\x1a\x1enaru/api/v1/role_binding.proto\x1a\x19naru/api/v1/session.proto\x1a\x14naru/api/v1/vm.proto\x1a\x16naru/api/v1/zone.proto\"\xd0 \n" +
+	"\x19naru/api/v1/request.proto\x12\vnaru.api.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dnaru/api/v1/annotations.proto\x1a!naru/api/v1/approval_policy.proto\x1a\x1anaru/api/v1/calendar.proto\x1a\x18naru/api/v1/common.proto\x1a\x17naru/api/v1/money.proto\x1a\x1bnaru/api/v1/operation.proto\x1a\x17naru/api/v1/quota.proto\x1a\x1dnaru/api/v1/reservation.proto\x1a\x1enaru/api/v1/role_binding.proto\x1a\x19naru/api/v1/session.proto\x1a\x14naru/api/v1/vm.proto\x1a\x16naru/api/v1/zone.proto\"\xdb!\n" +
 	"\aRequest\x12\x1b\n" +
 	"\x02id\x18\x01 \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\x02id\x12\x1f\n" +
 	"\x04name\x18\x02 \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\x04name\x128\n" +
@@ -4861,7 +4969,9 @@ const file_naru_api_v1_request_proto_rawDesc = "" +
 	"\n" +
 	"adds_grade\x18G \x01(\x0e2\x17.naru.api.v1.Zone.GradeB\x04\xa0\xbb\x18\x05R\taddsGrade\x129\n" +
 	"\x06quotas\x18H \x03(\v2\x12.naru.api.v1.QuotaB\r\xbaH\x06\x92\x01\x03\x10\x80\x02\xa0\xbb\x18\x03R\x06quotas\x12<\n" +
-	"\x05holds\x18I \x03(\v2\x18.naru.api.v1.ReservationB\f\xbaH\x05\x92\x01\x02\x10d\xa0\xbb\x18\x03R\x05holds\x12@\n" +
+	"\x05holds\x18I \x03(\v2\x18.naru.api.v1.ReservationB\f\xbaH\x05\x92\x01\x02\x10d\xa0\xbb\x18\x03R\x05holds\x12H\n" +
+	"\x13monthly_cost_before\x18J \x01(\v2\x12.naru.api.v1.MoneyB\x04\xa0\xbb\x18\x03R\x11monthlyCostBefore\x12?\n" +
+	"\x0eextension_cost\x18K \x01(\v2\x12.naru.api.v1.MoneyB\x04\xa0\xbb\x18\x03R\rextensionCost\x12@\n" +
 	"\tauthority\x18< \x01(\x0e2\x1c.naru.api.v1.Authority.ValueB\x04\xa0\xbb\x18\x03R\tauthority\x12,\n" +
 	"\vsent_sha256\x18= \x01(\fB\v\xbaH\x04z\x02\x18 \xa0\xbb\x18\x05R\n" +
 	"sentSha256\x12#\n" +
@@ -4903,22 +5013,29 @@ const file_naru_api_v1_request_proto_rawDesc = "" +
 	"\n" +
 	"\x06FAILED\x10\a\x12\n" +
 	"\n" +
-	"\x06LAPSED\x10\b\"\xbc\x01\n" +
+	"\x06LAPSED\x10\b\"\x80\x02\n" +
 	"\x03Fit\x129\n" +
 	"\x06answer\x18\x01 \x01(\x0e2\x17.naru.api.v1.Fit.AnswerB\b\xa0\xbb\x18\x03Ȼ\x18\x03R\x06answer\x128\n" +
-	"\aproblem\x18\x02 \x01(\v2\x14.naru.api.v1.ProblemB\b\xa0\xbb\x18\x03Ȼ\x18\x04R\aproblem\"@\n" +
+	"\aproblem\x18\x02 \x01(\v2\x14.naru.api.v1.ProblemB\b\xa0\xbb\x18\x03Ȼ\x18\x04R\aproblem\x12B\n" +
+	"\bclusters\x18\x03 \x03(\v2\x18.naru.api.v1.ClusterRoomB\f\xbaH\x05\x92\x01\x02\x10d\xa0\xbb\x18\x03R\bclusters\"@\n" +
 	"\x06Answer\x12\x16\n" +
 	"\x12ANSWER_UNSPECIFIED\x10\x00\x12\a\n" +
 	"\x03YES\x10\x01\x12\x06\n" +
 	"\x02NO\x10\x02\x12\r\n" +
-	"\tNOT_KNOWN\x10\x03\"\xf3\x01\n" +
+	"\tNOT_KNOWN\x10\x03\"\xa4\x01\n" +
+	"\vClusterRoom\x12)\n" +
+	"\acluster\x18\x01 \x01(\tB\x0f\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03Ȼ\x18\x01R\acluster\x124\n" +
+	"\x04free\x18\x02 \x01(\v2\x16.naru.api.v1.ResourcesB\b\xa0\xbb\x18\x03Ȼ\x18\x03R\x04free\x124\n" +
+	"\x04left\x18\x03 \x01(\v2\x16.naru.api.v1.ResourcesB\b\xa0\xbb\x18\x03Ȼ\x18\x03R\x04left\"\xc3\x02\n" +
 	"\x04Part\x12#\n" +
 	"\x04name\x18\x01 \x01(\tB\x0f\xbaH\x04r\x02\x18?\xa0\xbb\x18\x03Ȼ\x18\x01R\x04name\x12 \n" +
 	"\x05vm_id\x18\x02 \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\x04vmId\x12)\n" +
 	"\toperation\x18\x03 \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\toperation\x12\x18\n" +
 	"\x04done\x18\x04 \x01(\bB\x04\xa0\xbb\x18\x03R\x04done\x120\n" +
 	"\x05error\x18\x05 \x01(\v2\x14.naru.api.v1.ProblemB\x04\xa0\xbb\x18\x03R\x05error\x12-\n" +
-	"\vreservation\x18\x06 \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\vreservation\"\xf6\x04\n" +
+	"\vreservation\x18\x06 \x01(\tB\v\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03R\vreservation\x12#\n" +
+	"\x04host\x18\a \x01(\tB\x0f\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03Ȼ\x18\x01R\x04host\x12)\n" +
+	"\acluster\x18\b \x01(\tB\x0f\xbaH\x04r\x02\x18@\xa0\xbb\x18\x03Ȼ\x18\x01R\acluster\"\xf6\x04\n" +
 	"\x14RequestSpecification\x126\n" +
 	"\x06create\x18d \x01(\v2\x16.naru.api.v1.CreateVMsB\x04\xa0\xbb\x18\x01H\x00R\x06create\x125\n" +
 	"\x06resize\x18e \x01(\v2\x15.naru.api.v1.ResizeVMB\x04\xa0\xbb\x18\x01H\x00R\x06resize\x128\n" +
@@ -5254,7 +5371,7 @@ func file_naru_api_v1_request_proto_rawDescGZIP() []byte {
 }
 
 var file_naru_api_v1_request_proto_enumTypes = make([]protoimpl.EnumInfo, 7)
-var file_naru_api_v1_request_proto_msgTypes = make([]protoimpl.MessageInfo, 53)
+var file_naru_api_v1_request_proto_msgTypes = make([]protoimpl.MessageInfo, 54)
 var file_naru_api_v1_request_proto_goTypes = []any{
 	(Request_RoleCluster)(0),          // 0: naru.api.v1.Request.RoleCluster
 	(Request_Approval)(0),             // 1: naru.api.v1.Request.Approval
@@ -5265,215 +5382,221 @@ var file_naru_api_v1_request_proto_goTypes = []any{
 	(Decision_Verdict)(0),             // 6: naru.api.v1.Decision.Verdict
 	(*Request)(nil),                   // 7: naru.api.v1.Request
 	(*Fit)(nil),                       // 8: naru.api.v1.Fit
-	(*Part)(nil),                      // 9: naru.api.v1.Part
-	(*RequestSpecification)(nil),      // 10: naru.api.v1.RequestSpecification
-	(*CreateVMs)(nil),                 // 11: naru.api.v1.CreateVMs
-	(*ExtendLease)(nil),               // 12: naru.api.v1.ExtendLease
-	(*AccessForTime)(nil),             // 13: naru.api.v1.AccessForTime
-	(*CrossZone)(nil),                 // 14: naru.api.v1.CrossZone
-	(*PowerVM)(nil),                   // 15: naru.api.v1.PowerVM
-	(*DeleteVM)(nil),                  // 16: naru.api.v1.DeleteVM
-	(*ResizeVM)(nil),                  // 17: naru.api.v1.ResizeVM
-	(*SnapshotVM)(nil),                // 18: naru.api.v1.SnapshotVM
-	(*RestoreVM)(nil),                 // 19: naru.api.v1.RestoreVM
-	(*ReclaimVMs)(nil),                // 20: naru.api.v1.ReclaimVMs
-	(*Stage)(nil),                     // 21: naru.api.v1.Stage
-	(*Decision)(nil),                  // 22: naru.api.v1.Decision
-	(*Comment)(nil),                   // 23: naru.api.v1.Comment
-	(*ListRequestsRequest)(nil),       // 24: naru.api.v1.ListRequestsRequest
-	(*ListRequestsResponse)(nil),      // 25: naru.api.v1.ListRequestsResponse
-	(*GetRequestRequest)(nil),         // 26: naru.api.v1.GetRequestRequest
-	(*GetRequestResponse)(nil),        // 27: naru.api.v1.GetRequestResponse
-	(*CreateRequestRequest)(nil),      // 28: naru.api.v1.CreateRequestRequest
-	(*CreateRequestResponse)(nil),     // 29: naru.api.v1.CreateRequestResponse
-	(*UpdateRequestRequest)(nil),      // 30: naru.api.v1.UpdateRequestRequest
-	(*UpdateRequestResponse)(nil),     // 31: naru.api.v1.UpdateRequestResponse
-	(*DeleteRequestRequest)(nil),      // 32: naru.api.v1.DeleteRequestRequest
-	(*DeleteRequestResponse)(nil),     // 33: naru.api.v1.DeleteRequestResponse
-	(*WatchRequestsRequest)(nil),      // 34: naru.api.v1.WatchRequestsRequest
-	(*WatchRequestsResponse)(nil),     // 35: naru.api.v1.WatchRequestsResponse
-	(*SubmitRequestRequest)(nil),      // 36: naru.api.v1.SubmitRequestRequest
-	(*SubmitRequestResponse)(nil),     // 37: naru.api.v1.SubmitRequestResponse
-	(*WithdrawRequestRequest)(nil),    // 38: naru.api.v1.WithdrawRequestRequest
-	(*WithdrawRequestResponse)(nil),   // 39: naru.api.v1.WithdrawRequestResponse
-	(*DecideRequestRequest)(nil),      // 40: naru.api.v1.DecideRequestRequest
-	(*DecideRequestResponse)(nil),     // 41: naru.api.v1.DecideRequestResponse
-	(*CommentRequestRequest)(nil),     // 42: naru.api.v1.CommentRequestRequest
-	(*CommentRequestResponse)(nil),    // 43: naru.api.v1.CommentRequestResponse
-	(*AttachToRequestRequest)(nil),    // 44: naru.api.v1.AttachToRequestRequest
-	(*AttachToRequestResponse)(nil),   // 45: naru.api.v1.AttachToRequestResponse
-	(*DetachFromRequestRequest)(nil),  // 46: naru.api.v1.DetachFromRequestRequest
-	(*DetachFromRequestResponse)(nil), // 47: naru.api.v1.DetachFromRequestResponse
-	(*CopyRequestRequest)(nil),        // 48: naru.api.v1.CopyRequestRequest
-	(*CopyRequestResponse)(nil),       // 49: naru.api.v1.CopyRequestResponse
-	(*RetryRequestRequest)(nil),       // 50: naru.api.v1.RetryRequestRequest
-	(*RetryRequestResponse)(nil),      // 51: naru.api.v1.RetryRequestResponse
-	(*ListCommentsRequest)(nil),       // 52: naru.api.v1.ListCommentsRequest
-	(*ListCommentsResponse)(nil),      // 53: naru.api.v1.ListCommentsResponse
-	(*GetAttachmentRequest)(nil),      // 54: naru.api.v1.GetAttachmentRequest
-	(*GetAttachmentResponse)(nil),     // 55: naru.api.v1.GetAttachmentResponse
-	(*PreviewRequestRequest)(nil),     // 56: naru.api.v1.PreviewRequestRequest
-	(*PreviewRequestResponse)(nil),    // 57: naru.api.v1.PreviewRequestResponse
-	(*ListApprovalsRequest)(nil),      // 58: naru.api.v1.ListApprovalsRequest
-	(*ListApprovalsResponse)(nil),     // 59: naru.api.v1.ListApprovalsResponse
-	(RequestKind_Value)(0),            // 60: naru.api.v1.RequestKind.Value
-	(Intake_Value)(0),                 // 61: naru.api.v1.Intake.Value
-	(ChangeType_Value)(0),             // 62: naru.api.v1.ChangeType.Value
-	(Zone_Grade)(0),                   // 63: naru.api.v1.Zone.Grade
-	(*timestamppb.Timestamp)(nil),     // 64: google.protobuf.Timestamp
-	(*Money)(nil),                     // 65: naru.api.v1.Money
-	(*Resources)(nil),                 // 66: naru.api.v1.Resources
-	(*Reference)(nil),                 // 67: naru.api.v1.Reference
-	(*Amounts)(nil),                   // 68: naru.api.v1.Amounts
-	(*Quota)(nil),                     // 69: naru.api.v1.Quota
-	(*Reservation)(nil),               // 70: naru.api.v1.Reservation
-	(Authority_Value)(0),              // 71: naru.api.v1.Authority.Value
-	(*Problem)(nil),                   // 72: naru.api.v1.Problem
-	(*VM_Affinity)(nil),               // 73: naru.api.v1.VM.Affinity
-	(RoleBinding_Scope)(0),            // 74: naru.api.v1.RoleBinding.Scope
-	(*Text)(nil),                      // 75: naru.api.v1.Text
-	(*Eligibility)(nil),               // 76: naru.api.v1.Eligibility
-	(StageTemplate_Rule)(0),           // 77: naru.api.v1.StageTemplate.Rule
-	(StageTemplate_OnDue)(0),          // 78: naru.api.v1.StageTemplate.OnDue
-	(*Calendar)(nil),                  // 79: naru.api.v1.Calendar
-	(Session_Strength)(0),             // 80: naru.api.v1.Session.Strength
-	(*fieldmaskpb.FieldMask)(nil),     // 81: google.protobuf.FieldMask
-	(*Operation)(nil),                 // 82: naru.api.v1.Operation
-	(WatchType_Value)(0),              // 83: naru.api.v1.WatchType.Value
+	(*ClusterRoom)(nil),               // 9: naru.api.v1.ClusterRoom
+	(*Part)(nil),                      // 10: naru.api.v1.Part
+	(*RequestSpecification)(nil),      // 11: naru.api.v1.RequestSpecification
+	(*CreateVMs)(nil),                 // 12: naru.api.v1.CreateVMs
+	(*ExtendLease)(nil),               // 13: naru.api.v1.ExtendLease
+	(*AccessForTime)(nil),             // 14: naru.api.v1.AccessForTime
+	(*CrossZone)(nil),                 // 15: naru.api.v1.CrossZone
+	(*PowerVM)(nil),                   // 16: naru.api.v1.PowerVM
+	(*DeleteVM)(nil),                  // 17: naru.api.v1.DeleteVM
+	(*ResizeVM)(nil),                  // 18: naru.api.v1.ResizeVM
+	(*SnapshotVM)(nil),                // 19: naru.api.v1.SnapshotVM
+	(*RestoreVM)(nil),                 // 20: naru.api.v1.RestoreVM
+	(*ReclaimVMs)(nil),                // 21: naru.api.v1.ReclaimVMs
+	(*Stage)(nil),                     // 22: naru.api.v1.Stage
+	(*Decision)(nil),                  // 23: naru.api.v1.Decision
+	(*Comment)(nil),                   // 24: naru.api.v1.Comment
+	(*ListRequestsRequest)(nil),       // 25: naru.api.v1.ListRequestsRequest
+	(*ListRequestsResponse)(nil),      // 26: naru.api.v1.ListRequestsResponse
+	(*GetRequestRequest)(nil),         // 27: naru.api.v1.GetRequestRequest
+	(*GetRequestResponse)(nil),        // 28: naru.api.v1.GetRequestResponse
+	(*CreateRequestRequest)(nil),      // 29: naru.api.v1.CreateRequestRequest
+	(*CreateRequestResponse)(nil),     // 30: naru.api.v1.CreateRequestResponse
+	(*UpdateRequestRequest)(nil),      // 31: naru.api.v1.UpdateRequestRequest
+	(*UpdateRequestResponse)(nil),     // 32: naru.api.v1.UpdateRequestResponse
+	(*DeleteRequestRequest)(nil),      // 33: naru.api.v1.DeleteRequestRequest
+	(*DeleteRequestResponse)(nil),     // 34: naru.api.v1.DeleteRequestResponse
+	(*WatchRequestsRequest)(nil),      // 35: naru.api.v1.WatchRequestsRequest
+	(*WatchRequestsResponse)(nil),     // 36: naru.api.v1.WatchRequestsResponse
+	(*SubmitRequestRequest)(nil),      // 37: naru.api.v1.SubmitRequestRequest
+	(*SubmitRequestResponse)(nil),     // 38: naru.api.v1.SubmitRequestResponse
+	(*WithdrawRequestRequest)(nil),    // 39: naru.api.v1.WithdrawRequestRequest
+	(*WithdrawRequestResponse)(nil),   // 40: naru.api.v1.WithdrawRequestResponse
+	(*DecideRequestRequest)(nil),      // 41: naru.api.v1.DecideRequestRequest
+	(*DecideRequestResponse)(nil),     // 42: naru.api.v1.DecideRequestResponse
+	(*CommentRequestRequest)(nil),     // 43: naru.api.v1.CommentRequestRequest
+	(*CommentRequestResponse)(nil),    // 44: naru.api.v1.CommentRequestResponse
+	(*AttachToRequestRequest)(nil),    // 45: naru.api.v1.AttachToRequestRequest
+	(*AttachToRequestResponse)(nil),   // 46: naru.api.v1.AttachToRequestResponse
+	(*DetachFromRequestRequest)(nil),  // 47: naru.api.v1.DetachFromRequestRequest
+	(*DetachFromRequestResponse)(nil), // 48: naru.api.v1.DetachFromRequestResponse
+	(*CopyRequestRequest)(nil),        // 49: naru.api.v1.CopyRequestRequest
+	(*CopyRequestResponse)(nil),       // 50: naru.api.v1.CopyRequestResponse
+	(*RetryRequestRequest)(nil),       // 51: naru.api.v1.RetryRequestRequest
+	(*RetryRequestResponse)(nil),      // 52: naru.api.v1.RetryRequestResponse
+	(*ListCommentsRequest)(nil),       // 53: naru.api.v1.ListCommentsRequest
+	(*ListCommentsResponse)(nil),      // 54: naru.api.v1.ListCommentsResponse
+	(*GetAttachmentRequest)(nil),      // 55: naru.api.v1.GetAttachmentRequest
+	(*GetAttachmentResponse)(nil),     // 56: naru.api.v1.GetAttachmentResponse
+	(*PreviewRequestRequest)(nil),     // 57: naru.api.v1.PreviewRequestRequest
+	(*PreviewRequestResponse)(nil),    // 58: naru.api.v1.PreviewRequestResponse
+	(*ListApprovalsRequest)(nil),      // 59: naru.api.v1.ListApprovalsRequest
+	(*ListApprovalsResponse)(nil),     // 60: naru.api.v1.ListApprovalsResponse
+	(RequestKind_Value)(0),            // 61: naru.api.v1.RequestKind.Value
+	(Intake_Value)(0),                 // 62: naru.api.v1.Intake.Value
+	(ChangeType_Value)(0),             // 63: naru.api.v1.ChangeType.Value
+	(Zone_Grade)(0),                   // 64: naru.api.v1.Zone.Grade
+	(*timestamppb.Timestamp)(nil),     // 65: google.protobuf.Timestamp
+	(*Money)(nil),                     // 66: naru.api.v1.Money
+	(*Resources)(nil),                 // 67: naru.api.v1.Resources
+	(*Reference)(nil),                 // 68: naru.api.v1.Reference
+	(*Amounts)(nil),                   // 69: naru.api.v1.Amounts
+	(*Quota)(nil),                     // 70: naru.api.v1.Quota
+	(*Reservation)(nil),               // 71: naru.api.v1.Reservation
+	(Authority_Value)(0),              // 72: naru.api.v1.Authority.Value
+	(*Problem)(nil),                   // 73: naru.api.v1.Problem
+	(*VM_Affinity)(nil),               // 74: naru.api.v1.VM.Affinity
+	(RoleBinding_Scope)(0),            // 75: naru.api.v1.RoleBinding.Scope
+	(*Text)(nil),                      // 76: naru.api.v1.Text
+	(*Eligibility)(nil),               // 77: naru.api.v1.Eligibility
+	(StageTemplate_Rule)(0),           // 78: naru.api.v1.StageTemplate.Rule
+	(StageTemplate_OnDue)(0),          // 79: naru.api.v1.StageTemplate.OnDue
+	(*Calendar)(nil),                  // 80: naru.api.v1.Calendar
+	(Session_Strength)(0),             // 81: naru.api.v1.Session.Strength
+	(*fieldmaskpb.FieldMask)(nil),     // 82: google.protobuf.FieldMask
+	(*Operation)(nil),                 // 83: naru.api.v1.Operation
+	(WatchType_Value)(0),              // 84: naru.api.v1.WatchType.Value
 }
 var file_naru_api_v1_request_proto_depIdxs = []int32{
-	60,  // 0: naru.api.v1.Request.kind:type_name -> naru.api.v1.RequestKind.Value
-	61,  // 1: naru.api.v1.Request.intake:type_name -> naru.api.v1.Intake.Value
+	61,  // 0: naru.api.v1.Request.kind:type_name -> naru.api.v1.RequestKind.Value
+	62,  // 1: naru.api.v1.Request.intake:type_name -> naru.api.v1.Intake.Value
 	0,   // 2: naru.api.v1.Request.role_cluster:type_name -> naru.api.v1.Request.RoleCluster
-	62,  // 3: naru.api.v1.Request.change_type:type_name -> naru.api.v1.ChangeType.Value
-	63,  // 4: naru.api.v1.Request.grade:type_name -> naru.api.v1.Zone.Grade
-	10,  // 5: naru.api.v1.Request.specification:type_name -> naru.api.v1.RequestSpecification
-	64,  // 6: naru.api.v1.Request.desired_start:type_name -> google.protobuf.Timestamp
-	64,  // 7: naru.api.v1.Request.decide_by:type_name -> google.protobuf.Timestamp
-	64,  // 8: naru.api.v1.Request.carry_out_by:type_name -> google.protobuf.Timestamp
-	65,  // 9: naru.api.v1.Request.monthly_cost:type_name -> naru.api.v1.Money
-	66,  // 10: naru.api.v1.Request.amount:type_name -> naru.api.v1.Resources
-	21,  // 11: naru.api.v1.Request.stages:type_name -> naru.api.v1.Stage
-	22,  // 12: naru.api.v1.Request.decisions:type_name -> naru.api.v1.Decision
+	63,  // 3: naru.api.v1.Request.change_type:type_name -> naru.api.v1.ChangeType.Value
+	64,  // 4: naru.api.v1.Request.grade:type_name -> naru.api.v1.Zone.Grade
+	11,  // 5: naru.api.v1.Request.specification:type_name -> naru.api.v1.RequestSpecification
+	65,  // 6: naru.api.v1.Request.desired_start:type_name -> google.protobuf.Timestamp
+	65,  // 7: naru.api.v1.Request.decide_by:type_name -> google.protobuf.Timestamp
+	65,  // 8: naru.api.v1.Request.carry_out_by:type_name -> google.protobuf.Timestamp
+	66,  // 9: naru.api.v1.Request.monthly_cost:type_name -> naru.api.v1.Money
+	67,  // 10: naru.api.v1.Request.amount:type_name -> naru.api.v1.Resources
+	22,  // 11: naru.api.v1.Request.stages:type_name -> naru.api.v1.Stage
+	23,  // 12: naru.api.v1.Request.decisions:type_name -> naru.api.v1.Decision
 	1,   // 13: naru.api.v1.Request.approval:type_name -> naru.api.v1.Request.Approval
 	2,   // 14: naru.api.v1.Request.fulfilment:type_name -> naru.api.v1.Request.Fulfilment
-	67,  // 15: naru.api.v1.Request.results:type_name -> naru.api.v1.Reference
-	64,  // 16: naru.api.v1.Request.submitted_at:type_name -> google.protobuf.Timestamp
-	64,  // 17: naru.api.v1.Request.decided_at:type_name -> google.protobuf.Timestamp
-	64,  // 18: naru.api.v1.Request.fulfilled_at:type_name -> google.protobuf.Timestamp
-	64,  // 19: naru.api.v1.Request.created_at:type_name -> google.protobuf.Timestamp
-	9,   // 20: naru.api.v1.Request.parts:type_name -> naru.api.v1.Part
-	64,  // 21: naru.api.v1.Request.orphaned_at:type_name -> google.protobuf.Timestamp
-	64,  // 22: naru.api.v1.Request.automatic_at:type_name -> google.protobuf.Timestamp
-	23,  // 23: naru.api.v1.Request.files:type_name -> naru.api.v1.Comment
-	68,  // 24: naru.api.v1.Request.adds:type_name -> naru.api.v1.Amounts
-	63,  // 25: naru.api.v1.Request.adds_grade:type_name -> naru.api.v1.Zone.Grade
-	69,  // 26: naru.api.v1.Request.quotas:type_name -> naru.api.v1.Quota
-	70,  // 27: naru.api.v1.Request.holds:type_name -> naru.api.v1.Reservation
-	71,  // 28: naru.api.v1.Request.authority:type_name -> naru.api.v1.Authority.Value
-	64,  // 29: naru.api.v1.Request.counted_at:type_name -> google.protobuf.Timestamp
-	64,  // 30: naru.api.v1.Request.ended_at:type_name -> google.protobuf.Timestamp
-	8,   // 31: naru.api.v1.Request.fit:type_name -> naru.api.v1.Fit
-	3,   // 32: naru.api.v1.Fit.answer:type_name -> naru.api.v1.Fit.Answer
-	72,  // 33: naru.api.v1.Fit.problem:type_name -> naru.api.v1.Problem
-	72,  // 34: naru.api.v1.Part.error:type_name -> naru.api.v1.Problem
-	11,  // 35: naru.api.v1.RequestSpecification.create:type_name -> naru.api.v1.CreateVMs
-	17,  // 36: naru.api.v1.RequestSpecification.resize:type_name -> naru.api.v1.ResizeVM
-	12,  // 37: naru.api.v1.RequestSpecification.extend:type_name -> naru.api.v1.ExtendLease
-	15,  // 38: naru.api.v1.RequestSpecification.power:type_name -> naru.api.v1.PowerVM
-	18,  // 39: naru.api.v1.RequestSpecification.snapshot:type_name -> naru.api.v1.SnapshotVM
-	19,  // 40: naru.api.v1.RequestSpecification.restore:type_name -> naru.api.v1.RestoreVM
-	20,  // 41: naru.api.v1.RequestSpecification.reclaim:type_name -> naru.api.v1.ReclaimVMs
-	13,  // 42: naru.api.v1.RequestSpecification.access_for_time:type_name -> naru.api.v1.AccessForTime
-	14,  // 43: naru.api.v1.RequestSpecification.cross_zone:type_name -> naru.api.v1.CrossZone
-	16,  // 44: naru.api.v1.RequestSpecification.delete:type_name -> naru.api.v1.DeleteVM
-	73,  // 45: naru.api.v1.CreateVMs.affinities:type_name -> naru.api.v1.VM.Affinity
-	74,  // 46: naru.api.v1.AccessForTime.scope:type_name -> naru.api.v1.RoleBinding.Scope
-	4,   // 47: naru.api.v1.PowerVM.verb:type_name -> naru.api.v1.PowerVM.Verb
-	66,  // 48: naru.api.v1.ResizeVM.size:type_name -> naru.api.v1.Resources
-	66,  // 49: naru.api.v1.ResizeVM.size_before:type_name -> naru.api.v1.Resources
-	75,  // 50: naru.api.v1.Stage.title:type_name -> naru.api.v1.Text
-	76,  // 51: naru.api.v1.Stage.eligible:type_name -> naru.api.v1.Eligibility
-	77,  // 52: naru.api.v1.Stage.rule:type_name -> naru.api.v1.StageTemplate.Rule
-	5,   // 53: naru.api.v1.Stage.state:type_name -> naru.api.v1.Stage.State
-	64,  // 54: naru.api.v1.Stage.opened_at:type_name -> google.protobuf.Timestamp
-	64,  // 55: naru.api.v1.Stage.remind_at:type_name -> google.protobuf.Timestamp
-	64,  // 56: naru.api.v1.Stage.due_at:type_name -> google.protobuf.Timestamp
-	78,  // 57: naru.api.v1.Stage.on_due:type_name -> naru.api.v1.StageTemplate.OnDue
-	76,  // 58: naru.api.v1.Stage.escalate_to:type_name -> naru.api.v1.Eligibility
-	64,  // 59: naru.api.v1.Stage.escalated_at:type_name -> google.protobuf.Timestamp
-	79,  // 60: naru.api.v1.Stage.hours:type_name -> naru.api.v1.Calendar
-	6,   // 61: naru.api.v1.Decision.verdict:type_name -> naru.api.v1.Decision.Verdict
-	80,  // 62: naru.api.v1.Decision.strength:type_name -> naru.api.v1.Session.Strength
-	64,  // 63: naru.api.v1.Decision.at:type_name -> google.protobuf.Timestamp
-	64,  // 64: naru.api.v1.Comment.at:type_name -> google.protobuf.Timestamp
-	64,  // 65: naru.api.v1.Comment.dropped_at:type_name -> google.protobuf.Timestamp
-	7,   // 66: naru.api.v1.ListRequestsResponse.requests:type_name -> naru.api.v1.Request
-	7,   // 67: naru.api.v1.GetRequestResponse.request:type_name -> naru.api.v1.Request
-	7,   // 68: naru.api.v1.CreateRequestRequest.request:type_name -> naru.api.v1.Request
-	7,   // 69: naru.api.v1.CreateRequestResponse.request:type_name -> naru.api.v1.Request
-	7,   // 70: naru.api.v1.UpdateRequestRequest.request:type_name -> naru.api.v1.Request
-	81,  // 71: naru.api.v1.UpdateRequestRequest.update_mask:type_name -> google.protobuf.FieldMask
-	7,   // 72: naru.api.v1.UpdateRequestResponse.request:type_name -> naru.api.v1.Request
-	82,  // 73: naru.api.v1.DeleteRequestResponse.operation:type_name -> naru.api.v1.Operation
-	83,  // 74: naru.api.v1.WatchRequestsResponse.type:type_name -> naru.api.v1.WatchType.Value
-	7,   // 75: naru.api.v1.WatchRequestsResponse.request:type_name -> naru.api.v1.Request
-	7,   // 76: naru.api.v1.SubmitRequestResponse.request:type_name -> naru.api.v1.Request
-	7,   // 77: naru.api.v1.WithdrawRequestResponse.request:type_name -> naru.api.v1.Request
-	6,   // 78: naru.api.v1.DecideRequestRequest.verdict:type_name -> naru.api.v1.Decision.Verdict
-	7,   // 79: naru.api.v1.DecideRequestResponse.request:type_name -> naru.api.v1.Request
-	23,  // 80: naru.api.v1.CommentRequestResponse.comment:type_name -> naru.api.v1.Comment
-	23,  // 81: naru.api.v1.AttachToRequestResponse.comment:type_name -> naru.api.v1.Comment
-	23,  // 82: naru.api.v1.DetachFromRequestResponse.comment:type_name -> naru.api.v1.Comment
-	7,   // 83: naru.api.v1.CopyRequestResponse.request:type_name -> naru.api.v1.Request
-	7,   // 84: naru.api.v1.RetryRequestResponse.request:type_name -> naru.api.v1.Request
-	23,  // 85: naru.api.v1.ListCommentsResponse.comments:type_name -> naru.api.v1.Comment
-	23,  // 86: naru.api.v1.GetAttachmentResponse.comment:type_name -> naru.api.v1.Comment
-	7,   // 87: naru.api.v1.PreviewRequestRequest.request:type_name -> naru.api.v1.Request
-	7,   // 88: naru.api.v1.PreviewRequestResponse.request:type_name -> naru.api.v1.Request
-	72,  // 89: naru.api.v1.PreviewRequestResponse.problem:type_name -> naru.api.v1.Problem
-	7,   // 90: naru.api.v1.ListApprovalsResponse.requests:type_name -> naru.api.v1.Request
-	24,  // 91: naru.api.v1.RequestService.ListRequests:input_type -> naru.api.v1.ListRequestsRequest
-	26,  // 92: naru.api.v1.RequestService.GetRequest:input_type -> naru.api.v1.GetRequestRequest
-	28,  // 93: naru.api.v1.RequestService.CreateRequest:input_type -> naru.api.v1.CreateRequestRequest
-	30,  // 94: naru.api.v1.RequestService.UpdateRequest:input_type -> naru.api.v1.UpdateRequestRequest
-	32,  // 95: naru.api.v1.RequestService.DeleteRequest:input_type -> naru.api.v1.DeleteRequestRequest
-	34,  // 96: naru.api.v1.RequestService.WatchRequests:input_type -> naru.api.v1.WatchRequestsRequest
-	36,  // 97: naru.api.v1.RequestService.SubmitRequest:input_type -> naru.api.v1.SubmitRequestRequest
-	38,  // 98: naru.api.v1.RequestService.WithdrawRequest:input_type -> naru.api.v1.WithdrawRequestRequest
-	40,  // 99: naru.api.v1.RequestService.DecideRequest:input_type -> naru.api.v1.DecideRequestRequest
-	42,  // 100: naru.api.v1.RequestService.CommentRequest:input_type -> naru.api.v1.CommentRequestRequest
-	44,  // 101: naru.api.v1.RequestService.AttachToRequest:input_type -> naru.api.v1.AttachToRequestRequest
-	46,  // 102: naru.api.v1.RequestService.DetachFromRequest:input_type -> naru.api.v1.DetachFromRequestRequest
-	48,  // 103: naru.api.v1.RequestService.CopyRequest:input_type -> naru.api.v1.CopyRequestRequest
-	50,  // 104: naru.api.v1.RequestService.RetryRequest:input_type -> naru.api.v1.RetryRequestRequest
-	52,  // 105: naru.api.v1.RequestService.ListComments:input_type -> naru.api.v1.ListCommentsRequest
-	54,  // 106: naru.api.v1.RequestService.GetAttachment:input_type -> naru.api.v1.GetAttachmentRequest
-	56,  // 107: naru.api.v1.RequestService.PreviewRequest:input_type -> naru.api.v1.PreviewRequestRequest
-	58,  // 108: naru.api.v1.RequestService.ListApprovals:input_type -> naru.api.v1.ListApprovalsRequest
-	25,  // 109: naru.api.v1.RequestService.ListRequests:output_type -> naru.api.v1.ListRequestsResponse
-	27,  // 110: naru.api.v1.RequestService.GetRequest:output_type -> naru.api.v1.GetRequestResponse
-	29,  // 111: naru.api.v1.RequestService.CreateRequest:output_type -> naru.api.v1.CreateRequestResponse
-	31,  // 112: naru.api.v1.RequestService.UpdateRequest:output_type -> naru.api.v1.UpdateRequestResponse
-	33,  // 113: naru.api.v1.RequestService.DeleteRequest:output_type -> naru.api.v1.DeleteRequestResponse
-	35,  // 114: naru.api.v1.RequestService.WatchRequests:output_type -> naru.api.v1.WatchRequestsResponse
-	37,  // 115: naru.api.v1.RequestService.SubmitRequest:output_type -> naru.api.v1.SubmitRequestResponse
-	39,  // 116: naru.api.v1.RequestService.WithdrawRequest:output_type -> naru.api.v1.WithdrawRequestResponse
-	41,  // 117: naru.api.v1.RequestService.DecideRequest:output_type -> naru.api.v1.DecideRequestResponse
-	43,  // 118: naru.api.v1.RequestService.CommentRequest:output_type -> naru.api.v1.CommentRequestResponse
-	45,  // 119: naru.api.v1.RequestService.AttachToRequest:output_type -> naru.api.v1.AttachToRequestResponse
-	47,  // 120: naru.api.v1.RequestService.DetachFromRequest:output_type -> naru.api.v1.DetachFromRequestResponse
-	49,  // 121: naru.api.v1.RequestService.CopyRequest:output_type -> naru.api.v1.CopyRequestResponse
-	51,  // 122: naru.api.v1.RequestService.RetryRequest:output_type -> naru.api.v1.RetryRequestResponse
-	53,  // 123: naru.api.v1.RequestService.ListComments:output_type -> naru.api.v1.ListCommentsResponse
-	55,  // 124: naru.api.v1.RequestService.GetAttachment:output_type -> naru.api.v1.GetAttachmentResponse
-	57,  // 125: naru.api.v1.RequestService.PreviewRequest:output_type -> naru.api.v1.PreviewRequestResponse
-	59,  // 126: naru.api.v1.RequestService.ListApprovals:output_type -> naru.api.v1.ListApprovalsResponse
-	109, // [109:127] is the sub-list for method output_type
-	91,  // [91:109] is the sub-list for method input_type
-	91,  // [91:91] is the sub-list for extension type_name
-	91,  // [91:91] is the sub-list for extension extendee
-	0,   // [0:91] is the sub-list for field type_name
+	68,  // 15: naru.api.v1.Request.results:type_name -> naru.api.v1.Reference
+	65,  // 16: naru.api.v1.Request.submitted_at:type_name -> google.protobuf.Timestamp
+	65,  // 17: naru.api.v1.Request.decided_at:type_name -> google.protobuf.Timestamp
+	65,  // 18: naru.api.v1.Request.fulfilled_at:type_name -> google.protobuf.Timestamp
+	65,  // 19: naru.api.v1.Request.created_at:type_name -> google.protobuf.Timestamp
+	10,  // 20: naru.api.v1.Request.parts:type_name -> naru.api.v1.Part
+	65,  // 21: naru.api.v1.Request.orphaned_at:type_name -> google.protobuf.Timestamp
+	65,  // 22: naru.api.v1.Request.automatic_at:type_name -> google.protobuf.Timestamp
+	24,  // 23: naru.api.v1.Request.files:type_name -> naru.api.v1.Comment
+	69,  // 24: naru.api.v1.Request.adds:type_name -> naru.api.v1.Amounts
+	64,  // 25: naru.api.v1.Request.adds_grade:type_name -> naru.api.v1.Zone.Grade
+	70,  // 26: naru.api.v1.Request.quotas:type_name -> naru.api.v1.Quota
+	71,  // 27: naru.api.v1.Request.holds:type_name -> naru.api.v1.Reservation
+	66,  // 28: naru.api.v1.Request.monthly_cost_before:type_name -> naru.api.v1.Money
+	66,  // 29: naru.api.v1.Request.extension_cost:type_name -> naru.api.v1.Money
+	72,  // 30: naru.api.v1.Request.authority:type_name -> naru.api.v1.Authority.Value
+	65,  // 31: naru.api.v1.Request.counted_at:type_name -> google.protobuf.Timestamp
+	65,  // 32: naru.api.v1.Request.ended_at:type_name -> google.protobuf.Timestamp
+	8,   // 33: naru.api.v1.Request.fit:type_name -> naru.api.v1.Fit
+	3,   // 34: naru.api.v1.Fit.answer:type_name -> naru.api.v1.Fit.Answer
+	73,  // 35: naru.api.v1.Fit.problem:type_name -> naru.api.v1.Problem
+	9,   // 36: naru.api.v1.Fit.clusters:type_name -> naru.api.v1.ClusterRoom
+	67,  // 37: naru.api.v1.ClusterRoom.free:type_name -> naru.api.v1.Resources
+	67,  // 38: naru.api.v1.ClusterRoom.left:type_name -> naru.api.v1.Resources
+	73,  // 39: naru.api.v1.Part.error:type_name -> naru.api.v1.Problem
+	12,  // 40: naru.api.v1.RequestSpecification.create:type_name -> naru.api.v1.CreateVMs
+	18,  // 41: naru.api.v1.RequestSpecification.resize:type_name -> naru.api.v1.ResizeVM
+	13,  // 42: naru.api.v1.RequestSpecification.extend:type_name -> naru.api.v1.ExtendLease
+	16,  // 43: naru.api.v1.RequestSpecification.power:type_name -> naru.api.v1.PowerVM
+	19,  // 44: naru.api.v1.RequestSpecification.snapshot:type_name -> naru.api.v1.SnapshotVM
+	20,  // 45: naru.api.v1.RequestSpecification.restore:type_name -> naru.api.v1.RestoreVM
+	21,  // 46: naru.api.v1.RequestSpecification.reclaim:type_name -> naru.api.v1.ReclaimVMs
+	14,  // 47: naru.api.v1.RequestSpecification.access_for_time:type_name -> naru.api.v1.AccessForTime
+	15,  // 48: naru.api.v1.RequestSpecification.cross_zone:type_name -> naru.api.v1.CrossZone
+	17,  // 49: naru.api.v1.RequestSpecification.delete:type_name -> naru.api.v1.DeleteVM
+	74,  // 50: naru.api.v1.CreateVMs.affinities:type_name -> naru.api.v1.VM.Affinity
+	75,  // 51: naru.api.v1.AccessForTime.scope:type_name -> naru.api.v1.RoleBinding.Scope
+	4,   // 52: naru.api.v1.PowerVM.verb:type_name -> naru.api.v1.PowerVM.Verb
+	67,  // 53: naru.api.v1.ResizeVM.size:type_name -> naru.api.v1.Resources
+	67,  // 54: naru.api.v1.ResizeVM.size_before:type_name -> naru.api.v1.Resources
+	76,  // 55: naru.api.v1.Stage.title:type_name -> naru.api.v1.Text
+	77,  // 56: naru.api.v1.Stage.eligible:type_name -> naru.api.v1.Eligibility
+	78,  // 57: naru.api.v1.Stage.rule:type_name -> naru.api.v1.StageTemplate.Rule
+	5,   // 58: naru.api.v1.Stage.state:type_name -> naru.api.v1.Stage.State
+	65,  // 59: naru.api.v1.Stage.opened_at:type_name -> google.protobuf.Timestamp
+	65,  // 60: naru.api.v1.Stage.remind_at:type_name -> google.protobuf.Timestamp
+	65,  // 61: naru.api.v1.Stage.due_at:type_name -> google.protobuf.Timestamp
+	79,  // 62: naru.api.v1.Stage.on_due:type_name -> naru.api.v1.StageTemplate.OnDue
+	77,  // 63: naru.api.v1.Stage.escalate_to:type_name -> naru.api.v1.Eligibility
+	65,  // 64: naru.api.v1.Stage.escalated_at:type_name -> google.protobuf.Timestamp
+	80,  // 65: naru.api.v1.Stage.hours:type_name -> naru.api.v1.Calendar
+	6,   // 66: naru.api.v1.Decision.verdict:type_name -> naru.api.v1.Decision.Verdict
+	81,  // 67: naru.api.v1.Decision.strength:type_name -> naru.api.v1.Session.Strength
+	65,  // 68: naru.api.v1.Decision.at:type_name -> google.protobuf.Timestamp
+	65,  // 69: naru.api.v1.Comment.at:type_name -> google.protobuf.Timestamp
+	65,  // 70: naru.api.v1.Comment.dropped_at:type_name -> google.protobuf.Timestamp
+	7,   // 71: naru.api.v1.ListRequestsResponse.requests:type_name -> naru.api.v1.Request
+	7,   // 72: naru.api.v1.GetRequestResponse.request:type_name -> naru.api.v1.Request
+	7,   // 73: naru.api.v1.CreateRequestRequest.request:type_name -> naru.api.v1.Request
+	7,   // 74: naru.api.v1.CreateRequestResponse.request:type_name -> naru.api.v1.Request
+	7,   // 75: naru.api.v1.UpdateRequestRequest.request:type_name -> naru.api.v1.Request
+	82,  // 76: naru.api.v1.UpdateRequestRequest.update_mask:type_name -> google.protobuf.FieldMask
+	7,   // 77: naru.api.v1.UpdateRequestResponse.request:type_name -> naru.api.v1.Request
+	83,  // 78: naru.api.v1.DeleteRequestResponse.operation:type_name -> naru.api.v1.Operation
+	84,  // 79: naru.api.v1.WatchRequestsResponse.type:type_name -> naru.api.v1.WatchType.Value
+	7,   // 80: naru.api.v1.WatchRequestsResponse.request:type_name -> naru.api.v1.Request
+	7,   // 81: naru.api.v1.SubmitRequestResponse.request:type_name -> naru.api.v1.Request
+	7,   // 82: naru.api.v1.WithdrawRequestResponse.request:type_name -> naru.api.v1.Request
+	6,   // 83: naru.api.v1.DecideRequestRequest.verdict:type_name -> naru.api.v1.Decision.Verdict
+	7,   // 84: naru.api.v1.DecideRequestResponse.request:type_name -> naru.api.v1.Request
+	24,  // 85: naru.api.v1.CommentRequestResponse.comment:type_name -> naru.api.v1.Comment
+	24,  // 86: naru.api.v1.AttachToRequestResponse.comment:type_name -> naru.api.v1.Comment
+	24,  // 87: naru.api.v1.DetachFromRequestResponse.comment:type_name -> naru.api.v1.Comment
+	7,   // 88: naru.api.v1.CopyRequestResponse.request:type_name -> naru.api.v1.Request
+	7,   // 89: naru.api.v1.RetryRequestResponse.request:type_name -> naru.api.v1.Request
+	24,  // 90: naru.api.v1.ListCommentsResponse.comments:type_name -> naru.api.v1.Comment
+	24,  // 91: naru.api.v1.GetAttachmentResponse.comment:type_name -> naru.api.v1.Comment
+	7,   // 92: naru.api.v1.PreviewRequestRequest.request:type_name -> naru.api.v1.Request
+	7,   // 93: naru.api.v1.PreviewRequestResponse.request:type_name -> naru.api.v1.Request
+	73,  // 94: naru.api.v1.PreviewRequestResponse.problem:type_name -> naru.api.v1.Problem
+	7,   // 95: naru.api.v1.ListApprovalsResponse.requests:type_name -> naru.api.v1.Request
+	25,  // 96: naru.api.v1.RequestService.ListRequests:input_type -> naru.api.v1.ListRequestsRequest
+	27,  // 97: naru.api.v1.RequestService.GetRequest:input_type -> naru.api.v1.GetRequestRequest
+	29,  // 98: naru.api.v1.RequestService.CreateRequest:input_type -> naru.api.v1.CreateRequestRequest
+	31,  // 99: naru.api.v1.RequestService.UpdateRequest:input_type -> naru.api.v1.UpdateRequestRequest
+	33,  // 100: naru.api.v1.RequestService.DeleteRequest:input_type -> naru.api.v1.DeleteRequestRequest
+	35,  // 101: naru.api.v1.RequestService.WatchRequests:input_type -> naru.api.v1.WatchRequestsRequest
+	37,  // 102: naru.api.v1.RequestService.SubmitRequest:input_type -> naru.api.v1.SubmitRequestRequest
+	39,  // 103: naru.api.v1.RequestService.WithdrawRequest:input_type -> naru.api.v1.WithdrawRequestRequest
+	41,  // 104: naru.api.v1.RequestService.DecideRequest:input_type -> naru.api.v1.DecideRequestRequest
+	43,  // 105: naru.api.v1.RequestService.CommentRequest:input_type -> naru.api.v1.CommentRequestRequest
+	45,  // 106: naru.api.v1.RequestService.AttachToRequest:input_type -> naru.api.v1.AttachToRequestRequest
+	47,  // 107: naru.api.v1.RequestService.DetachFromRequest:input_type -> naru.api.v1.DetachFromRequestRequest
+	49,  // 108: naru.api.v1.RequestService.CopyRequest:input_type -> naru.api.v1.CopyRequestRequest
+	51,  // 109: naru.api.v1.RequestService.RetryRequest:input_type -> naru.api.v1.RetryRequestRequest
+	53,  // 110: naru.api.v1.RequestService.ListComments:input_type -> naru.api.v1.ListCommentsRequest
+	55,  // 111: naru.api.v1.RequestService.GetAttachment:input_type -> naru.api.v1.GetAttachmentRequest
+	57,  // 112: naru.api.v1.RequestService.PreviewRequest:input_type -> naru.api.v1.PreviewRequestRequest
+	59,  // 113: naru.api.v1.RequestService.ListApprovals:input_type -> naru.api.v1.ListApprovalsRequest
+	26,  // 114: naru.api.v1.RequestService.ListRequests:output_type -> naru.api.v1.ListRequestsResponse
+	28,  // 115: naru.api.v1.RequestService.GetRequest:output_type -> naru.api.v1.GetRequestResponse
+	30,  // 116: naru.api.v1.RequestService.CreateRequest:output_type -> naru.api.v1.CreateRequestResponse
+	32,  // 117: naru.api.v1.RequestService.UpdateRequest:output_type -> naru.api.v1.UpdateRequestResponse
+	34,  // 118: naru.api.v1.RequestService.DeleteRequest:output_type -> naru.api.v1.DeleteRequestResponse
+	36,  // 119: naru.api.v1.RequestService.WatchRequests:output_type -> naru.api.v1.WatchRequestsResponse
+	38,  // 120: naru.api.v1.RequestService.SubmitRequest:output_type -> naru.api.v1.SubmitRequestResponse
+	40,  // 121: naru.api.v1.RequestService.WithdrawRequest:output_type -> naru.api.v1.WithdrawRequestResponse
+	42,  // 122: naru.api.v1.RequestService.DecideRequest:output_type -> naru.api.v1.DecideRequestResponse
+	44,  // 123: naru.api.v1.RequestService.CommentRequest:output_type -> naru.api.v1.CommentRequestResponse
+	46,  // 124: naru.api.v1.RequestService.AttachToRequest:output_type -> naru.api.v1.AttachToRequestResponse
+	48,  // 125: naru.api.v1.RequestService.DetachFromRequest:output_type -> naru.api.v1.DetachFromRequestResponse
+	50,  // 126: naru.api.v1.RequestService.CopyRequest:output_type -> naru.api.v1.CopyRequestResponse
+	52,  // 127: naru.api.v1.RequestService.RetryRequest:output_type -> naru.api.v1.RetryRequestResponse
+	54,  // 128: naru.api.v1.RequestService.ListComments:output_type -> naru.api.v1.ListCommentsResponse
+	56,  // 129: naru.api.v1.RequestService.GetAttachment:output_type -> naru.api.v1.GetAttachmentResponse
+	58,  // 130: naru.api.v1.RequestService.PreviewRequest:output_type -> naru.api.v1.PreviewRequestResponse
+	60,  // 131: naru.api.v1.RequestService.ListApprovals:output_type -> naru.api.v1.ListApprovalsResponse
+	114, // [114:132] is the sub-list for method output_type
+	96,  // [96:114] is the sub-list for method input_type
+	96,  // [96:96] is the sub-list for extension type_name
+	96,  // [96:96] is the sub-list for extension extendee
+	0,   // [0:96] is the sub-list for field type_name
 }
 
 func init() { file_naru_api_v1_request_proto_init() }
@@ -5493,7 +5616,7 @@ func file_naru_api_v1_request_proto_init() {
 	file_naru_api_v1_session_proto_init()
 	file_naru_api_v1_vm_proto_init()
 	file_naru_api_v1_zone_proto_init()
-	file_naru_api_v1_request_proto_msgTypes[3].OneofWrappers = []any{
+	file_naru_api_v1_request_proto_msgTypes[4].OneofWrappers = []any{
 		(*RequestSpecification_Create)(nil),
 		(*RequestSpecification_Resize)(nil),
 		(*RequestSpecification_Extend)(nil),
@@ -5511,7 +5634,7 @@ func file_naru_api_v1_request_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_naru_api_v1_request_proto_rawDesc), len(file_naru_api_v1_request_proto_rawDesc)),
 			NumEnums:      7,
-			NumMessages:   53,
+			NumMessages:   54,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
