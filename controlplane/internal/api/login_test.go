@@ -27,6 +27,8 @@ type edge struct {
 	zone   string
 	token  string
 	passes func(body []byte)
+	// client is the address that the zone's agent says.
+	client string
 	// lies, where set, changes what the control plane answers; its first argument is the method.
 	lies func(method string, answer any)
 }
@@ -37,7 +39,7 @@ func (e edge) Invoke(ctx context.Context, method string, args, reply any, _ ...g
 		return err
 	}
 	e.passes(body)
-	return e.f.server.Dispatcher().Dispatch(ctx, api.LinkCall{ZoneID: e.zone, Method: method, Body: body, Token: e.token}, func(body []byte) error {
+	return e.f.server.Dispatcher().Dispatch(ctx, api.LinkCall{ZoneID: e.zone, Method: method, Body: body, Token: e.token, Client: e.client}, func(body []byte) error {
 		e.passes(body)
 		if err := proto.Unmarshal(body, reply.(proto.Message)); err != nil {
 			return err
