@@ -157,7 +157,7 @@ func (c calls) Serve(ctx context.Context, call *link.Call) error {
 	return c.dispatcher.Dispatch(ctx, api.LinkCall{
 		ZoneID: call.Peer.Zone, Method: call.Method, Body: call.Body, Token: call.Credential,
 		IdempotencyKey: call.IdempotencyKey, IfMatch: call.IfMatch, LastEventID: call.LastEventID,
-		Language: call.Language, TraceID: call.TraceID,
+		Language: call.Language, TraceID: call.TraceID, Client: call.Client,
 	}, func(body []byte) error { return call.Send(ctx, body) })
 }
 

@@ -20,7 +20,10 @@ type directory struct {
 	in       string // its network namespace
 }
 
-const yoons = "yoon's own password"
+const (
+	yoons      = "yoon's own password"
+	bindSecret = "heron in the reeds"
+)
 
 var entries = `dn: dc=corp
 objectClass: dcObject
@@ -32,7 +35,7 @@ dn: cn=search,dc=corp
 objectClass: organizationalRole
 objectClass: simpleSecurityObject
 cn: search
-userPassword: search
+userPassword: ` + bindSecret + `
 
 dn: uid=yoon,dc=corp
 objectClass: inetOrgPerson
@@ -144,7 +147,7 @@ group_mappings:
 	s.naru(t, "control", "role-binding", "create", "user", "--group", "askers", "--project", "web")
 	s.naru(t, "control", "identity-provider", "create", "corp", "--file", file)
 	secret := s.command(t.Context(), "control", "identity-provider", "secret", "corp")
-	secret.Stdin = strings.NewReader("search\n")
+	secret.Stdin = strings.NewReader(bindSecret + "\n")
 	run(t, secret)
 	s.askEverySecond(t)
 
@@ -199,6 +202,7 @@ group_mappings:
 	if told := s.naru(t, "control", "group", "members", "askers"); strings.Contains(told, "yoon") {
 		t.Errorf("who has left is in the group that the directory gave: %s", told)
 	}
+	s.keepsQuiet(t, yoons, bindSecret)
 }
 
 // askEverySecond has the server ask directories more often than they are asked usually.

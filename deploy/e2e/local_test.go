@@ -12,10 +12,13 @@ import (
 	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
 )
 
+// wrongPassword is one that is typed and is not choi's.
+const wrongPassword = "plover in the marram"
+
 // operating is choi, who administers the business zone, at its edge while it is cut off.
 type operating struct {
 	*standing
-	state string
+	state, password string
 }
 
 // choi runs the command line as choi, at the zone's edge.
@@ -39,12 +42,13 @@ func (o *operating) does(t *testing.T, args ...string) string {
 // operated has choi log in in the zone that is cut off, and switch two of its VMs off (F5).
 func (s *standing) operated(t *testing.T, edge *client.Client) *operating {
 	t.Helper()
-	o := &operating{s, t.TempDir()}
+	o := &operating{standing: s, state: t.TempDir()}
 	password, err := os.ReadFile(s.path("cli", "choi.password"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	own, told := strings.TrimSpace(string(password)), ""
+	o.password = own
 	s.until(t, "choi can log in in the zone that is cut off", func(ctx context.Context) (bool, error) {
 		told, err = o.choi(ctx, own, "login", "--local", "choi")
 		return err == nil, nil
@@ -53,7 +57,7 @@ func (s *standing) operated(t *testing.T, edge *client.Client) *operating {
 	if told, err := o.choi(t.Context(), own, "login", "choi"); err == nil || !strings.Contains(told, "naru login --local") {
 		t.Errorf("without --local: %v\n%s", err, told)
 	}
-	if told, err := o.choi(t.Context(), "another password", "login", "--local", "choi"); err == nil || !strings.Contains(told, "the name or the password is wrong") {
+	if told, err := o.choi(t.Context(), wrongPassword, "login", "--local", "choi"); err == nil || !strings.Contains(told, "the name or the password is wrong") {
 		t.Errorf("with another password: %v\n%s", err, told)
 	}
 	if told, err := o.choi(t.Context(), own, "login", "--local", "park"); err == nil || !strings.Contains(told, "no operator of this zone") {
@@ -90,4 +94,5 @@ func (o *operating) merged(t *testing.T) {
 	export := filepath.Join(t.TempDir(), "business.log")
 	o.naru(t, "control", "audit", "export", export, "--log", "business/1")
 	says(t, o.naru(t, "control", "audit", "verify", export, "--key", "@"+o.keepKeys(t), "--zone", "business"), "is whole and as zone business has signed it")
+	o.keepsQuiet(t, o.password, wrongPassword)
 }

@@ -31,6 +31,9 @@ type Call struct {
 
 	IdempotencyKey, IfMatch, LastEventID, Language, TraceID string
 
+	// Client is the address of the client at the edge, as the zone's end says it; may be empty.
+	Client string
+
 	serving *serving
 }
 
@@ -116,7 +119,7 @@ func (t *servingTable) begin(m *linkv1.CallRequest) error {
 	}
 	call := &Call{
 		Peer: t.s.peer, Method: m.Method, Streams: method.Streams, Body: m.Body,
-		IdempotencyKey: m.IdempotencyKey, IfMatch: m.IfMatch, LastEventID: m.LastEventId, Language: m.Language, TraceID: m.TraceId,
+		IdempotencyKey: m.IdempotencyKey, IfMatch: m.IfMatch, LastEventID: m.LastEventId, Language: m.Language, TraceID: m.TraceId, Client: m.Client,
 	}
 	if len(m.SealedCredential) > 0 {
 		credential, err := t.s.secrets.openCredential(m.Call, m.Method, m.Body, m.SealedCredential)

@@ -41,14 +41,14 @@ func TestACallTakesItsAllowedMetadataAlongAndNothingElse(t *testing.T) {
 		w.build().start(t)
 		ctx := metadata.AppendToOutgoingContext(t.Context(), "authorization", "Bearer s3cret-token", "idempotency-key", "k1",
 			"if-match", "1-2", "last-event-id", "1-1", "accept-language", "ko-KR,ko;q=0.9,en-US;q=0.8,en;q=0.7,ja;q=0.6,zh-TW;q=0.5,zh;q=0.4",
-			"trace-id", "4bf92f3577b34da6a3ce929d0e0e4736", "cookie", "all of it")
+			"trace-id", "4bf92f3577b34da6a3ce929d0e0e4736", MDClient, "10.91.0.5/32", "cookie", "all of it")
 		ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 		defer cancel()
 		if err := w.zone.Invoke(ctx, getVM, &apiv1.GetVMRequest{Vm: "web-1"}, &apiv1.GetVMResponse{}); err != nil {
 			t.Fatal(err)
 		}
 		if got.Credential != "s3cret-token" || got.IdempotencyKey != "k1" || got.IfMatch != "1-2" || got.LastEventID != "1-1" ||
-			got.Language != "ko-KR,ko;q=0.9,en-US;q=0.8,en;q=0.7,ja;q=0.6,zh-TW;q=0.5" || got.TraceID == "" || got.Peer.Zone != zoneID {
+			got.Language != "ko-KR,ko;q=0.9,en-US;q=0.8,en;q=0.7,ja;q=0.6,zh-TW;q=0.5" || got.TraceID == "" || got.Client != "10.91.0.5/32" || got.Peer.Zone != zoneID {
 			t.Errorf("%+v", got)
 		}
 		if left != 5*time.Second {

@@ -23,6 +23,9 @@ const (
 	mdTraceID        = "trace-id"
 )
 
+// MDClient is the metadata in which an edge says from which address a call came. Nobody's own is taken over.
+const MDClient = "naru-client"
+
 // bearer begins an authorization that holds a token.
 const bearer = "Bearer "
 
@@ -50,6 +53,7 @@ func takeAlong(ctx context.Context, r *linkv1.CallRequest) (credential string, e
 	// These two only help a person; they are no reason to refuse a call.
 	r.Language = firstLanguages(one(mdLanguage), 64)
 	r.TraceId = shorten(one(mdTraceID), 64)
+	r.Client = shorten(one(MDClient), 64)
 	credential = one(mdAuthorization)
 	if len(credential) >= len(bearer) && strings.EqualFold(credential[:len(bearer)], bearer) {
 		credential = credential[len(bearer):]

@@ -116,8 +116,18 @@ func (g *guests) leave(from netip.Prefix) {
 }
 
 // AddressOf is what counts as one client: an IPv4 address, or an IPv6 /64. Whatever has no address counts as one.
-func AddressOf(a net.Addr) netip.Prefix {
-	at, err := netip.ParseAddrPort(a.String())
+func AddressOf(a net.Addr) netip.Prefix { return clientAt(a.String()) }
+
+// Client is what counts as one client at an address with its port, in words; empty where it has none.
+func Client(address string) string {
+	if p := clientAt(address); p.IsValid() {
+		return p.String()
+	}
+	return ""
+}
+
+func clientAt(address string) netip.Prefix {
+	at, err := netip.ParseAddrPort(address)
 	if err != nil {
 		return netip.Prefix{}
 	}

@@ -10,6 +10,7 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"regexp"
 	"strings"
 	"sync"
 	"testing"
@@ -20,13 +21,17 @@ import (
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/reflect/protoregistry"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/naru-project/naru/controlplane/internal/api"
 	"github.com/naru-project/naru/controlplane/internal/auth"
+	"github.com/naru-project/naru/controlplane/internal/provider/providertest"
 	"github.com/naru-project/naru/controlplane/internal/service/servicetest"
 	"github.com/naru-project/naru/controlplane/internal/state"
 	"github.com/naru-project/naru/pkg/client"
+	"github.com/naru-project/naru/pkg/sealed"
 	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
 )
 
@@ -138,6 +143,70 @@ func TestNoSecretIsWrittenDown(t *testing.T) {
 	}
 }
 
+// carriers are the fields of requests that carry a secret, as the descriptors have them: empty where
+// TestNoSecretOfAPersonIsWrittenDown sends it, else why that need not.
+var carriers = map[protoreflect.FullName]string{
+	"naru.api.v1.Secrets.password":                           "",
+	"naru.api.v1.Secrets.code":                               "",
+	"naru.api.v1.Secrets.new_password":                       "",
+	"naru.api.v1.Secrets.device":                             "",
+	"naru.api.v1.Secrets.ticket":                             "",
+	"naru.api.v1.Secrets.state":                              "",
+	"naru.api.v1.Secrets.authorization_code":                 "",
+	"naru.api.v1.LogInLocallyRequest.device":                 "",
+	"naru.api.v1.SetIdentityProviderSecretRequest.secret":    "",
+	"naru.api.v1.SetNotificationChannelSecretRequest.secret": "",
+	"naru.api.v1.Secrets.identity_provider":                  "a name",
+	"naru.api.v1.Secrets.reply_key":                          "a public key",
+	"naru.api.v1.VM.user_data":                               "TestNoSecretIsWrittenDown sends it: it stands in the state, and there alone",
+	"naru.api.v1.Software.user_data":                         "whoever may ask for the offering reads it",
+}
+
+// secretName is what fields are called that carry a secret. What is sealed is Secrets, of which every field is one.
+var secretName = regexp.MustCompile(`(^|_)(secret|password|passphrase|credential|private_key|device|user_data)$`)
+
+// TestEveryFieldThatCarriesASecretIsKnown: a new one is sent by the canary, or is said not to be one.
+func TestEveryFieldThatCarriesASecretIsKnown(t *testing.T) {
+	found, seen := map[protoreflect.FullName]bool{}, map[protoreflect.FullName]bool{}
+	var look func(m protoreflect.MessageDescriptor)
+	look = func(m protoreflect.MessageDescriptor) {
+		if seen[m.FullName()] {
+			return
+		}
+		seen[m.FullName()] = true
+		sealed := m.FullName() == (&apiv1.Secrets{}).ProtoReflect().Descriptor().FullName()
+		for i := range m.Fields().Len() {
+			f := m.Fields().Get(i)
+			switch kind := f.Kind(); {
+			case f.Message() != nil:
+				look(f.Message())
+			case kind != protoreflect.StringKind && kind != protoreflect.BytesKind:
+			case sealed || secretName.MatchString(string(f.Name())):
+				found[f.FullName()] = true
+			}
+		}
+	}
+	look((&apiv1.Secrets{}).ProtoReflect().Descriptor())
+	protoregistry.GlobalFiles.RangeFilesByPackage("naru.api.v1", func(f protoreflect.FileDescriptor) bool {
+		for i := range f.Services().Len() {
+			for methods, j := f.Services().Get(i).Methods(), 0; j < methods.Len(); j++ {
+				look(methods.Get(j).Input())
+			}
+		}
+		return true
+	})
+	for name := range found {
+		if _, known := carriers[name]; !known {
+			t.Errorf("%s carries a secret: have TestNoSecretOfAPersonIsWrittenDown send it, or say in carriers why it is none", name)
+		}
+	}
+	for name := range carriers {
+		if !found[name] {
+			t.Errorf("no request has %s", name)
+		}
+	}
+}
+
 // TestNoSecretOfAPersonIsWrittenDown has a person get a password for one login, log in badly and well, choose their own, enrol an
 // authenticator and step up, and an administrator make tokens of every kind, through an edge and beside it; and looks for each secret,
 // in every form that it has, in Raft's log, the state (which has operations, events and the record in it), the record, the lists that
@@ -163,11 +232,12 @@ func TestNoSecretOfAPersonIsWrittenDown(t *testing.T) {
 	}
 	secrets := map[string][]byte{}
 	keep := func(what, text string) string { secrets[what] = []byte(text); return text }
+	carry := func(field, text string) string { return keep("naru.api.v1."+field, text) }
 
 	must(a.Users.CreateUser(ctx, &apiv1.CreateUserRequest{User: &apiv1.User{Name: "kim"}}))
 	must(a.Users.CreateUser(ctx, &apiv1.CreateUserRequest{User: &apiv1.User{Name: "bot", Kind: apiv1.User_SERVICE}}))
 	once := keep("the password for one login", f.reset("kim"))
-	chosen, wrong := keep("a password", "canary battery horse staple"), keep("a wrong password", "canary of a wrong one")
+	chosen, wrong := carry("Secrets.new_password", "canary battery horse staple"), carry("Secrets.password", "canary of a wrong one")
 	internet := f.zoneID("internet")
 	if _, _, err := f.at(internet, nil).LogIn(ctx, "kim", &apiv1.Secrets{Password: wrong}, "test"); err == nil {
 		t.Fatal("a wrong password is right")
@@ -177,7 +247,7 @@ func TestNoSecretOfAPersonIsWrittenDown(t *testing.T) {
 	}
 	keep("what was typed for a name", "canary-typed-for-a-name")
 	must(nil, f.change(f.logIn("", "kim", once), once, chosen))
-	device := keep("what a machine is known by", strings.Repeat("canary!!", 4))
+	device := carry("Secrets.device", strings.Repeat("canary!!", 4))
 	s, _, err := f.at(internet, nil).LogIn(ctx, "kim", &apiv1.Secrets{Password: chosen, Device: []byte(device)}, "test")
 	must(nil, err)
 	keep("a session's secret", string(s.Secret))
@@ -195,6 +265,50 @@ func TestNoSecretOfAPersonIsWrittenDown(t *testing.T) {
 	must(nil, err)
 	must(f.at(internet, s).Users.ConfirmAuthenticator(ctx, &apiv1.ConfirmAuthenticatorRequest{Secrets: typed}))
 
+	// A code that is wrong, what comes back from a provider, and what is shown at a zone's own desk: refused, each.
+	_, _, err = f.at(internet, nil).LogIn(ctx, "kim", &apiv1.Secrets{Password: chosen, Device: []byte(device), Code: carry("Secrets.code", "canary of a code")}, "test")
+	if err == nil {
+		t.Fatal("a wrong code is right")
+	}
+	errand := &apiv1.Secrets{
+		Ticket: []byte(carry("Secrets.ticket", "canary of a ticket")), State: carry("Secrets.state", "canary of a state"),
+		AuthorizationCode: carry("Secrets.authorization_code", "canary of an authorization code"),
+	}
+	begins := sealed.For{Method: apiv1.SessionService_FinishProviderLogin_FullMethodName, SecretHash: bytes.Repeat([]byte{9}, 32)}
+	typed, err = f.at(internet, nil).Seal(ctx, begins, errand)
+	must(nil, err)
+	if _, err := f.at(internet, nil).Sessions.FinishProviderLogin(ctx, &apiv1.FinishProviderLoginRequest{Secrets: typed, SecretHash: begins.SecretHash}); err == nil {
+		t.Fatal("a ticket that nobody gave counts")
+	}
+	_, err = f.at(internet, nil).Sessions.LogInLocally(ctx, &apiv1.LogInLocallyRequest{
+		User: "kim", Challenge: []byte("c"), Signature: make([]byte, 64), SecretHash: make([]byte, 32), Device: []byte(carry("LogInLocallyRequest.device", strings.Repeat("nightjar", 4)))})
+	if err == nil {
+		t.Fatal("somebody logs in locally where the control plane answers")
+	}
+
+	t.Run("a directory's password, right and wrong", func(t *testing.T) {
+		ca := providertest.NewCA(t)
+		p := providertest.NewSlapd(t, ca).Provider(ca)
+		p.CreateUsers = true
+		f.let(p, nil)
+		if _, err := byDirectory(ctx, f.at(internet, nil), "lee", keep("a directory's password", lees)); err != nil {
+			t.Error(err)
+		}
+		if _, err := byDirectory(ctx, f.at(internet, nil), "lee", keep("a directory's wrong password", "canary of a directory's wrong one")); err == nil {
+			t.Error("a directory's wrong password is right")
+		}
+	})
+
+	// What providers and channels are given.
+	must(a.IdentityProviders.CreateIdentityProvider(ctx, &apiv1.CreateIdentityProviderRequest{IdentityProvider: &apiv1.IdentityProvider{
+		Name: "other", Oidc: &apiv1.OpenIDConnect{Issuer: "https://login.example.org", ClientId: "naru"}}}))
+	must(a.IdentityProviders.SetIdentityProviderSecret(ctx, &apiv1.SetIdentityProviderSecretRequest{
+		IdentityProvider: "other", Secret: carry("SetIdentityProviderSecretRequest.secret", "canary of a provider's secret")}))
+	must(a.NotificationChannels.CreateNotificationChannel(ctx, &apiv1.CreateNotificationChannelRequest{NotificationChannel: &apiv1.NotificationChannel{
+		Name: "desk", Topics: []string{"request.waiting"}, Webhook: &apiv1.Webhook{Url: "https://hooks.example.org/desk"}}}))
+	must(a.NotificationChannels.SetNotificationChannelSecret(ctx, &apiv1.SetNotificationChannelSecretRequest{
+		NotificationChannel: "desk", Secret: carry("SetNotificationChannelSecretRequest.secret", "canary of a webhook's key")}))
+
 	soon := timestamppb.New(time.Now().Add(time.Hour))
 	for what, token := range map[string]*apiv1.AccessToken{"a project's token": {Name: "p", Project: "web", ExpiresAt: soon}, "a service's token": {Name: "s", User: "bot", ExpiresAt: soon}} {
 		r, err := a.AccessTokens.CreateAccessToken(ctx, &apiv1.CreateAccessTokenRequest{AccessToken: token})
@@ -210,6 +324,12 @@ func TestNoSecretOfAPersonIsWrittenDown(t *testing.T) {
 	joined, err := a.Servers.CreateServerToken(ctx, &apiv1.CreateServerTokenRequest{})
 	must(nil, err)
 	keep("a server's token", joined.GetToken()[strings.LastIndexByte(joined.GetToken(), ':')+1:])
+
+	for field, why := range carriers {
+		if _, sent := secrets[string(field)]; sent != (why == "") {
+			t.Errorf("%s is sent: %v, and is none because %q", field, sent, why)
+		}
+	}
 
 	entries, err := a.Audit.ListAuditEntries(ctx, &apiv1.ListAuditEntriesRequest{PageSize: 1000})
 	must(nil, err)

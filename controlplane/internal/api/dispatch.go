@@ -77,6 +77,9 @@ type LinkCall struct {
 	Token string
 
 	IdempotencyKey, IfMatch, LastEventID, Language, TraceID string
+
+	// Client is the address of the client at the edge, as the zone's agent says it; may be empty.
+	Client string
 }
 
 // Dispatch carries out a call of a zone's user. Each message of the answer goes to send, as protobuf: one for a unary
@@ -102,7 +105,7 @@ func (d *Dispatcher) Dispatch(ctx context.Context, c LinkCall, send func(body []
 	if c.Token != "" {
 		md.Set(authorizationKey, "Bearer "+c.Token)
 	}
-	ctx = withOrigin(metadata.NewIncomingContext(ctx, md), origin{zone: c.ZoneID})
+	ctx = withOrigin(metadata.NewIncomingContext(ctx, md), origin{zone: c.ZoneID, from: c.Client})
 	read := func(v any) error {
 		if err := (proto.UnmarshalOptions{DiscardUnknown: false}).Unmarshal(c.Body, v.(proto.Message)); err != nil {
 			return problem.New(problem.Invalid, "the body is no message of "+c.Method, "Use a client of this version.")

@@ -145,7 +145,8 @@ func (g *gate) admit(ctx context.Context, v *visit) (context.Context, error) {
 	if err != nil {
 		return nil, err
 	}
-	call.TraceID, call.ViaZoneID, call.Place = v.trace, credentials.ViaZone, placeOf(ctx)
+	call.TraceID, call.ViaZoneID = v.trace, credentials.ViaZone
+	call.Place, call.From = cameFrom(ctx)
 	v.call = call
 	if v.principal, err = g.who.Authenticate(ctx, credentials); err != nil {
 		return nil, err

@@ -27,6 +27,8 @@ type edge struct {
 	zone   string
 	token  string
 	passes func(body []byte)
+	// client is the address that the zone's agent says.
+	client string
 	// lies, where set, changes what the control plane answers; its first argument is the method.
 	lies func(method string, answer any)
 }
@@ -37,7 +39,7 @@ func (e edge) Invoke(ctx context.Context, method string, args, reply any, _ ...g
 		return err
 	}
 	e.passes(body)
-	return e.f.server.Dispatcher().Dispatch(ctx, api.LinkCall{ZoneID: e.zone, Method: method, Body: body, Token: e.token}, func(body []byte) error {
+	return e.f.server.Dispatcher().Dispatch(ctx, api.LinkCall{ZoneID: e.zone, Method: method, Body: body, Token: e.token, Client: e.client}, func(body []byte) error {
 		e.passes(body)
 		if err := proto.Unmarshal(body, reply.(proto.Message)); err != nil {
 			return err
@@ -201,59 +203,93 @@ func TestASessionCountsOnlyWhereItWasBegun(t *testing.T) {
 	}
 }
 
-// TestP12WhoIsCutOffIsCutOffWithinTwoSeconds watches with a session while it is ended in every way there is.
+// TestP12WhoIsCutOffIsCutOffWithinTwoSeconds calls and watches with a session, in the control network and at a zone's edge, while it is
+// ended in every way there is.
 func TestP12WhoIsCutOffIsCutOffWithinTwoSeconds(t *testing.T) {
-	for name, cut := range map[string]func(f *federation, s *client.Session) error{
-		"disabled": func(f *federation, s *client.Session) error {
+	for name, cut := range map[string]func(f *federation, zone string, s *client.Session) error{
+		"disabled": func(f *federation, _ string, _ *client.Session) error {
 			_, err := f.Admin().Users.DisableUser(f.Context(), &apiv1.DisableUserRequest{User: "kim", Reason: "left"})
 			return err
 		},
-		"revoked": func(f *federation, s *client.Session) error {
+		"revoked": func(f *federation, _ string, _ *client.Session) error {
 			_, err := f.Admin().Sessions.RevokeSessions(f.Context(), &apiv1.RevokeSessionsRequest{User: "kim"})
 			return err
 		},
-		"password changed elsewhere": func(f *federation, s *client.Session) error {
+		"password changed elsewhere": func(f *federation, _ string, _ *client.Session) error {
 			return f.change(f.logIn("", "kim", ownPassword), ownPassword, "another horse battery")
 		},
-		"password reset": func(f *federation, s *client.Session) error { f.reset("kim"); return nil },
-		"deleted": func(f *federation, s *client.Session) error {
+		"password reset": func(f *federation, _ string, _ *client.Session) error { f.reset("kim"); return nil },
+		"deleted": func(f *federation, _ string, _ *client.Session) error {
 			_, err := f.Admin().Users.DeleteUser(f.Context(), &apiv1.DeleteUserRequest{User: "kim"})
 			return err
 		},
-		"logged out": func(f *federation, s *client.Session) error {
-			_, err := f.at("", s).Sessions.LogOut(f.Context(), &apiv1.LogOutRequest{})
+		"logged out": func(f *federation, zone string, s *client.Session) error {
+			_, err := f.at(zone, s).Sessions.LogOut(f.Context(), &apiv1.LogOutRequest{})
 			return err
 		},
 	} {
-		t.Run(name, func(t *testing.T) {
-			f := newFederation(t, 1)
-			f.person("kim")
-			f.letSee("kim")
-			s := f.logIn("", "kim", ownPassword)
-			stream, err := f.dial(f.tls(), grpc.WithPerRPCCredentials(bearer(s.Token()))).VMs.WatchVMs(t.Context(), &apiv1.WatchVMsRequest{})
-			if err != nil {
-				t.Fatal(err)
-			}
-			for range 2 {
-				if _, err := stream.Recv(); err != nil {
+		for _, place := range []string{"in the control network", "at a zone's edge"} {
+			t.Run(name+" "+place, func(t *testing.T) {
+				f, zone := newFederation(t, 1), ""
+				if place == "at a zone's edge" {
+					zone = f.zoneID("internet")
+				}
+				f.person("kim")
+				f.letSee("kim")
+				s := f.logIn(zone, "kim", ownPassword)
+				read, ended := f.watchVMs(zone, s)
+				for range 2 {
+					select {
+					case <-read:
+					case err := <-ended:
+						t.Fatal(err)
+					}
+				}
+				if err := cut(f, zone, s); err != nil {
 					t.Fatal(err)
 				}
-			}
-			if err := cut(f, s); err != nil {
-				t.Fatal(err)
-			}
-			began := time.Now()
-			if _, err := whoAmI(t, f.at("", s)); !problem.Is(err, problem.TokenInvalid) {
-				t.Errorf("the next call: %v", err)
-			}
-			if _, err := stream.Recv(); err == nil {
-				t.Error("the watch goes on")
-			}
-			if took := time.Since(began); took > 2*time.Second {
-				t.Errorf("it took %s", took)
-			}
-		})
+				began := time.Now()
+				if _, err := whoAmI(t, f.at(zone, s)); !problem.Is(err, problem.TokenInvalid) {
+					t.Errorf("the next call: %v", err)
+				}
+				select {
+				case err := <-ended:
+					if !problem.Is(err, problem.TokenInvalid) && !problem.Is(err, problem.Revoked) && !problem.Is(err, problem.Forbidden) {
+						t.Errorf("the watch ended with %v", err)
+					}
+				case <-time.After(2*time.Second - time.Since(began)):
+					t.Error("the watch goes on for two seconds")
+				}
+			})
+		}
 	}
+}
+
+// watchVMs watches with a session, over a connection of its own or a zone's link; read has a value for each message.
+func (f *federation) watchVMs(zone string, s *client.Session) (read <-chan struct{}, ended <-chan error) {
+	f.Helper()
+	messages, end := make(chan struct{}, 100), make(chan error, 1)
+	if zone != "" {
+		c := api.LinkCall{ZoneID: zone, Method: apiv1.VMService_WatchVMs_FullMethodName, Token: s.Token()}
+		go func() {
+			end <- f.server.Dispatcher().Dispatch(f.Context(), c, func([]byte) error { messages <- struct{}{}; return nil })
+		}()
+		return messages, end
+	}
+	stream, err := f.dial(f.tls(), grpc.WithPerRPCCredentials(bearer(s.Token()))).VMs.WatchVMs(f.Context(), &apiv1.WatchVMsRequest{})
+	if err != nil {
+		f.Fatal(err)
+	}
+	go func() {
+		for {
+			if _, err := stream.Recv(); err != nil {
+				end <- problem.FromStatus(err)
+				return
+			}
+			messages <- struct{}{}
+		}
+	}()
+	return messages, end
 }
 
 func secretOf(t *testing.T, uri string) string {
@@ -393,7 +429,7 @@ func TestOnlyTheirOwnSessionsAreAPersonsToSeeAndEnd(t *testing.T) {
 // letSee lets a user see VMs everywhere.
 func (f *federation) letSee(user string) {
 	f.Helper()
-	if _, err := f.Admin().Roles.CreateRole(f.Context(), &apiv1.CreateRoleRequest{Role: &apiv1.Role{Name: "looker", Permissions: []string{"vm.read"}}}); err != nil {
+	if _, err := f.Admin().Roles.CreateRole(f.Context(), &apiv1.CreateRoleRequest{Role: &apiv1.Role{Name: "looker", Permissions: []string{"vm.read"}, AtEdges: true}}); err != nil {
 		f.Fatal(err)
 	}
 	if _, err := f.Admin().RoleBindings.CreateRoleBinding(f.Context(), &apiv1.CreateRoleBindingRequest{RoleBinding: &apiv1.RoleBinding{

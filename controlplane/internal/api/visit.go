@@ -6,7 +6,6 @@ import (
 	"crypto/x509"
 	"encoding/hex"
 	"fmt"
-	"net"
 	"time"
 
 	"google.golang.org/grpc/credentials"
@@ -16,6 +15,7 @@ import (
 	"github.com/naru-project/naru/controlplane/internal/auth"
 	"github.com/naru-project/naru/controlplane/internal/rights"
 	"github.com/naru-project/naru/controlplane/internal/service"
+	"github.com/naru-project/naru/pkg/frontdoor"
 	"github.com/naru-project/naru/pkg/problem"
 )
 
@@ -115,7 +115,7 @@ func printable(s string, limit int) bool {
 type origin struct {
 	chain []*x509.Certificate // of the HTTP connection
 	zone  string              // id of the zone whose link carried it
-	from  string              // address of the HTTP connection's other end
+	from  string              // address of the HTTP connection's other end, or of the client at the zone's edge
 }
 
 type originKey struct{}
@@ -124,21 +124,18 @@ func withOrigin(ctx context.Context, o origin) context.Context {
 	return context.WithValue(ctx, originKey{}, o)
 }
 
-// placeOf is from where a call comes, as far as wrong passwords are counted by it.
-func placeOf(ctx context.Context) string {
+// cameFrom is from where a call comes, as far as wrong passwords are counted by it: the place, and the address there.
+func cameFrom(ctx context.Context) (place, from string) {
 	o, _ := ctx.Value(originKey{}).(origin)
 	if o.zone != "" {
-		return "zone " + o.zone
+		return "zone " + o.zone, o.from
 	}
 	address := o.from
 	if p, ok := peer.FromContext(ctx); ok && address == "" {
 		address = p.Addr.String()
 	}
-	host, _, err := net.SplitHostPort(address)
-	if err != nil {
-		return address
-	}
-	return host
+	from = frontdoor.Client(address)
+	return from, from
 }
 
 // credentialsOf gathers what shows who calls. An origin goes before the connection: a link's calls arrive on a connection

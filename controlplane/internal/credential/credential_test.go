@@ -2,7 +2,11 @@ package credential
 
 import (
 	"context"
+	"crypto/rand"
+	"fmt"
+	mathrand "math/rand/v2"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -12,94 +16,137 @@ import (
 )
 
 func TestAPasswordIsVerifiedByWhatIsKeptOfIt(t *testing.T) {
-	p := NewPasswords()
-	kept, err := p.Hash(t.Context(), "business", "한글 비밀번호 열두 자")
+	p := NewPasswords(time.Now, rand.Reader)
+	kept, err := p.Hash(t.Context(), Whose{Place: "business"}, "한글 비밀번호 열두 자")
 	if err != nil {
 		t.Fatal(err)
 	}
 	if !strings.HasPrefix(kept, "$argon2id$v=19$m=65536,t=3,p=1$") {
 		t.Errorf("kept is %s", kept)
 	}
-	again, err := p.Hash(t.Context(), "business", "한글 비밀번호 열두 자")
+	again, err := p.Hash(t.Context(), Whose{Place: "business"}, "한글 비밀번호 열두 자")
 	if err != nil || again == kept {
 		t.Errorf("the same password is kept alike twice (%v)", err)
 	}
 	for password, want := range map[string]bool{"한글 비밀번호 열두 자": true, "한글 비밀번호 열두": false, "": false} {
-		if got, err := p.Verify(t.Context(), "business", kept, password); err != nil || got != want {
+		if got, err := p.Verify(t.Context(), Whose{Place: "business"}, kept, password); err != nil || got != want {
 			t.Errorf("%q is right: %v (%v)", password, got, err)
 		}
 	}
-	if got, err := p.Verify(t.Context(), "business", "", ""); err != nil || got {
+	if got, err := p.Verify(t.Context(), Whose{Place: "business"}, "", ""); err != nil || got {
 		t.Errorf("where nothing is kept: %v (%v)", got, err)
 	}
-	if _, err := p.Verify(t.Context(), "business", strings.Replace(kept, "t=3", "t=1", 1), "x"); err == nil {
+	if _, err := p.Verify(t.Context(), Whose{Place: "business"}, strings.Replace(kept, "t=3", "t=1", 1), "x"); err == nil {
 		t.Error("a hash of another cost is taken")
 	}
 }
 
 // TestAnUnknownUserTakesAsLong holds that a hash is made where there is nothing to compare with.
 func TestAnUnknownUserTakesAsLong(t *testing.T) {
-	p := NewPasswords()
+	p := NewPasswords(time.Now, rand.Reader)
 	var hashed atomic.Int32
 	p.hash = func([]byte, []byte) []byte { hashed.Add(1); return make([]byte, hashSize) }
-	if ok, err := p.Verify(t.Context(), "", "", "anything"); ok || err != nil || hashed.Load() != 1 {
+	if ok, err := p.Verify(t.Context(), Whose{Place: ""}, "", "anything"); ok || err != nil || hashed.Load() != 1 {
 		t.Errorf("%v (%v) after %d hashes", ok, err, hashed.Load())
 	}
 }
 
-// TestTwoPasswordsAreHashedAtOnceAndAPlaceHasEightWaiting floods from one place: the others still get their turn.
-func TestTwoPasswordsAreHashedAtOnceAndAPlaceHasEightWaiting(t *testing.T) {
+// slow has each hash take a tenth of a second, and counts how many are made at once.
+func slow(seed byte) (p *Passwords, most *atomic.Int32) {
+	var now atomic.Int32
+	most = &atomic.Int32{}
+	p = NewPasswords(time.Now, mathrand.NewChaCha8([32]byte{seed}))
+	p.hash = func([]byte, []byte) []byte {
+		most.Store(max(most.Load(), now.Add(1)))
+		time.Sleep(100 * time.Millisecond)
+		now.Add(-1)
+		return make([]byte, hashSize)
+	}
+	return p, most
+}
+
+func TestTwoPasswordsAreHashedAtOnceAndThirtyTwoWait(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p := NewPasswords()
-		var now, most atomic.Int32
-		release := make(chan struct{})
-		p.hash = func([]byte, []byte) []byte {
-			most.Store(max(most.Load(), now.Add(1)))
-			<-release
-			now.Add(-1)
-			return make([]byte, hashSize)
-		}
+		p, most := slow(0)
 		results := make(chan error, 100)
-		ask := func(place string) {
+		ask := func(ctx context.Context) {
 			go func() {
-				_, err := p.Hash(t.Context(), place, "x")
+				_, err := p.Hash(ctx, Whose{Place: "internet"}, "x")
 				results <- err
 			}()
 			synctest.Wait()
 		}
-		for range 8 {
-			ask("internet")
+		for range atOnce + maxWaiting {
+			ask(t.Context())
 		}
-		ask("internet")
+		ask(t.Context())
 		if err := <-results; !problem.Is(err, problem.TooMany) {
-			t.Errorf("the ninth of a place: %v", err)
+			t.Errorf("one more: %v", err)
 		}
-		ask("business")
-		select {
-		case err := <-results:
-			t.Errorf("another place is refused: %v", err)
-		default:
-		}
+		time.Sleep(150 * time.Millisecond)
 		ctx, cancel := context.WithCancel(t.Context())
-		go func() { _, err := p.Hash(ctx, "business", "x"); results <- err }()
-		synctest.Wait()
+		ask(ctx)
 		cancel()
-		if err := <-results; err == nil {
-			t.Error("who gave up still got a hash")
-		}
-		close(release)
-		for range 9 {
+		failed := 0
+		for range atOnce + maxWaiting + 1 {
 			if err := <-results; err != nil {
-				t.Error(err)
+				failed++
 			}
 		}
-		if most.Load() != 2 {
+		if failed > 1 { // who gave up, unless it was their turn already
+			t.Errorf("%d of those who waited were refused", failed)
+		}
+		if most.Load() != atOnce {
 			t.Errorf("%d were hashed at once", most.Load())
 		}
-		if p.waiting != 0 || len(p.of) != 0 {
-			t.Errorf("%d wait, of %v, when none does", p.waiting, p.of)
+		if p.hashing != 0 || len(p.waiting) != 0 {
+			t.Errorf("%d are hashed and %d wait, when none does", p.hashing, len(p.waiting))
 		}
 	})
+}
+
+// TestWhoFloodsKeepsNobodyWaiting: from addresses of one zone come ever more passwords, of names that are made up, so that
+// more are refused than are let wait; and one comes from that zone, another from another one and a third from a machine that
+// is known, each a second after having been refused.
+func TestWhoFloodsKeepsNobodyWaiting(t *testing.T) {
+	for addresses, most := range map[int]time.Duration{1: time.Second, 8: 2 * time.Second, 200: 5 * time.Minute} {
+		for seed := range byte(3) {
+			synctest.Test(t, func(t *testing.T) {
+				p, _ := slow(seed)
+				ctx, stop := context.WithCancel(t.Context())
+				var flood sync.WaitGroup
+				for i := range 200 {
+					flood.Go(func() {
+						for ctx.Err() == nil {
+							if _, err := p.Verify(ctx, Whose{Place: "internet", From: fmt.Sprint(i % addresses)}, "", "x"); err != nil {
+								time.Sleep(100 * time.Millisecond)
+							}
+						}
+					})
+				}
+				time.Sleep(5 * time.Second)
+				for name, whose := range map[string]Whose{"another address": {Place: "internet", From: "kim"}, "another zone": {Place: "business"}, "known": {Place: "internet", From: "0", Known: "kim"}} {
+					limit := most
+					if name != "another address" {
+						limit = 2 * time.Second
+					}
+					began := time.Now()
+					for {
+						_, err := p.Verify(ctx, whose, "", "x")
+						if err == nil {
+							break
+						}
+						time.Sleep(time.Second)
+					}
+					if waited := time.Since(began); waited > limit {
+						t.Errorf("%s waits %s while %d addresses flood, want %s at most", name, waited, addresses, limit)
+					}
+				}
+				stop()
+				flood.Wait()
+			})
+		}
+	}
 }
 
 func TestAWeakPasswordIsRefusedInWords(t *testing.T) {
@@ -117,7 +164,14 @@ func TestAWeakPasswordIsRefusedInWords(t *testing.T) {
 }
 
 func TestAPasswordForOneLoginIsNeverTheSame(t *testing.T) {
-	a, b := OneTime(), OneTime()
+	a, kept := OneTime()
+	b, _ := OneTime()
+	if !IsOneTime(kept, a) || IsOneTime(kept, b) || IsOneTime("", "") || IsOneTime(kept, kept) || strings.Contains(kept, a) {
+		t.Errorf("of %s is kept %s", a, kept)
+	}
+	if right, err := NewPasswords(time.Now, rand.Reader).Verify(t.Context(), Whose{}, kept, b); right || err != nil {
+		t.Errorf("another one is right: %v (%v)", right, err)
+	}
 	if a == b || len(a) != 23 || Acceptable(a, "kim") != nil {
 		t.Errorf("%s and %s", a, b)
 	}

@@ -2,19 +2,25 @@
 package credential
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
+	"crypto/sha256"
 	"crypto/subtle"
 	"encoding/base32"
 	"encoding/base64"
 	"fmt"
+	"io"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
+	"time"
 	"unicode/utf8"
 
 	"golang.org/x/crypto/argon2"
 
+	"github.com/naru-project/naru/pkg/door"
 	"github.com/naru-project/naru/pkg/locallogin"
 	"github.com/naru-project/naru/pkg/problem"
 )
@@ -33,19 +39,38 @@ const (
 	MinLength = 10
 	// atOnce bounds the memory that hashing takes: 64 MiB each.
 	atOnce = 2
-	// maxWaiting bounds those who wait to have a password hashed, maxOfPlace those of one place, so that a flood from one place
-	// does not keep the others out.
+	// maxWaiting bounds those who wait to have a password hashed.
 	maxWaiting = 32
-	maxOfPlace = 8
+	// lotsLast is how long a lot counts that is drawn among those who would wait.
+	lotsLast = 10 * time.Second
 )
 
-// Passwords hashes and compares passwords, few at a time. Safe for concurrent use.
+// Whose says who asks for a hash. Known is set for those who have shown something already that nobody else has; it says
+// whose that is. Of others Place and From say from where they come.
+type Whose struct {
+	Known, Place, From string
+}
+
+// branches is in what one shares with others who wait: as one who is known or is not, then the place, then the address
+// there.
+func (w Whose) branches() [3]string {
+	if w.Known != "" {
+		return [3]string{"known", w.Known}
+	}
+	return [3]string{"", w.Place, w.From}
+}
+
+// Passwords hashes and compares passwords, few at a time. Those who wait come in turn by kind, place and address, so that
+// whoever comes with many fills the room for themselves alone. Safe for concurrent use.
 type Passwords struct {
-	slots chan struct{}
+	now    func() time.Time
+	random io.Reader
 
 	mu      sync.Mutex
-	waiting int
-	of      map[string]int // by place
+	hashing int
+	waiting []*waiter
+	secret  []byte    // of the lots
+	drawn   time.Time // when they were drawn
 
 	// nobodys is what a password is compared with where there is none, so that it takes as long.
 	nobodys func() string
@@ -53,9 +78,15 @@ type Passwords struct {
 	hash func(password, salt []byte) []byte
 }
 
-// NewPasswords returns one for a server.
-func NewPasswords() *Passwords {
-	p := &Passwords{slots: make(chan struct{}, atOnce), of: map[string]int{}, hash: argon}
+// waiter is somebody who waits for their turn, or for a refusal.
+type waiter struct {
+	in   [3]string
+	turn chan error
+}
+
+// NewPasswords returns one for a server. random draws lots; reading it never fails.
+func NewPasswords(now func() time.Time, random io.Reader) *Passwords {
+	p := &Passwords{now: now, random: random, hash: argon}
 	p.nobodys = sync.OnceValue(func() string { return phc(make([]byte, saltSize), make([]byte, hashSize)) })
 	return p
 }
@@ -64,9 +95,9 @@ func argon(password, salt []byte) []byte {
 	return argon2.IDKey(password, salt, passes, memoryKiB, lanes, hashSize)
 }
 
-// Hash returns what is kept of a password, as PHC string. place is where the request is from. Errors: problem TOO_MANY.
-func (p *Passwords) Hash(ctx context.Context, place, password string) (string, error) {
-	leave, err := p.enter(ctx, place)
+// Hash returns what is kept of a password, as PHC string. Errors: problem TOO_MANY.
+func (p *Passwords) Hash(ctx context.Context, whose Whose, password string) (string, error) {
+	leave, err := p.enter(ctx, whose)
 	if err != nil {
 		return "", err
 	}
@@ -80,8 +111,8 @@ func (p *Passwords) Hash(ctx context.Context, place, password string) (string, e
 func LocalRootRole(userID string) string { return "local-root/" + userID }
 
 // LocalRoot returns what a password makes with a salt of its own for zones that are cut off. Errors: problem TOO_MANY.
-func (p *Passwords) LocalRoot(ctx context.Context, place, password string) (salt, root []byte, err error) {
-	leave, err := p.enter(ctx, place)
+func (p *Passwords) LocalRoot(ctx context.Context, whose Whose, password string) (salt, root []byte, err error) {
+	leave, err := p.enter(ctx, whose)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -91,10 +122,10 @@ func (p *Passwords) LocalRoot(ctx context.Context, place, password string) (salt
 	return salt, locallogin.Root(password, salt), nil
 }
 
-// Verify reports whether a password is the one that kept was made of. With nothing kept it takes as long, and it is not.
-// Errors: problem TOO_MANY.
-func (p *Passwords) Verify(ctx context.Context, place, kept, password string) (bool, error) {
-	known := kept != ""
+// Verify reports whether a password is the one that kept was made of. With nothing kept, or a password for one login, it
+// takes as long, and it is not. Errors: problem TOO_MANY.
+func (p *Passwords) Verify(ctx context.Context, whose Whose, kept, password string) (bool, error) {
+	known := kept != "" && !strings.HasPrefix(kept, onceHead)
 	if !known {
 		kept = p.nobodys()
 	}
@@ -102,7 +133,7 @@ func (p *Passwords) Verify(ctx context.Context, place, kept, password string) (b
 	if err != nil {
 		return false, err
 	}
-	leave, err := p.enter(ctx, place)
+	leave, err := p.enter(ctx, whose)
 	if err != nil {
 		return false, err
 	}
@@ -111,29 +142,85 @@ func (p *Passwords) Verify(ctx context.Context, place, kept, password string) (b
 }
 
 // enter waits for one's turn.
-func (p *Passwords) enter(ctx context.Context, place string) (leave func(), err error) {
+func (p *Passwords) enter(ctx context.Context, whose Whose) (leave func(), err error) {
+	w := &waiter{whose.branches(), make(chan error, 1)}
 	p.mu.Lock()
-	if p.waiting >= maxWaiting || p.of[place] >= maxOfPlace {
-		p.mu.Unlock()
-		return nil, problem.New(problem.TooMany, "the server is checking as many passwords as it takes", "Try again in a few seconds.")
+	p.waiting = append(p.waiting, w)
+	p.call()
+	if len(p.waiting) > maxWaiting {
+		p.end(p.tooMany(), problem.New(problem.TooMany, "the server is checking as many passwords as it takes", "Try again in a few seconds."))
 	}
-	p.waiting++
-	p.of[place]++
 	p.mu.Unlock()
-	out := func() {
+	select {
+	case err = <-w.turn:
+	case <-ctx.Done():
+		p.mu.Lock()
+		p.end(w, context.Cause(ctx))
+		p.mu.Unlock()
+		err = <-w.turn // it may have been called meanwhile
+	}
+	if err != nil {
+		return nil, err
+	}
+	return func() {
 		p.mu.Lock()
 		defer p.mu.Unlock()
-		p.waiting--
-		if p.of[place]--; p.of[place] == 0 {
-			delete(p.of, place)
-		}
+		p.hashing--
+		p.call()
+	}, nil
+}
+
+// call lets in whose turn it is, while there is room.
+func (p *Passwords) call() {
+	for p.hashing < atOnce && len(p.waiting) > 0 {
+		next := narrow(p.waiting, func(branches [][]*waiter, _ int) []*waiter {
+			n := make([]byte, 1)
+			io.ReadFull(p.random, n) // never fails
+			return branches[int(n[0])%len(branches)]
+		})
+		p.hashing++
+		p.end(next[0], nil)
 	}
-	select {
-	case p.slots <- struct{}{}:
-		return func() { <-p.slots; out() }, nil
-	case <-ctx.Done():
-		out()
-		return nil, context.Cause(ctx)
+}
+
+// tooMany is who has to go: the last of the branch in which most wait, and of those in which as many do the one that has
+// drawn the highest number. A lot counts for a while, so that it does not help to come again and again.
+func (p *Passwords) tooMany() *waiter {
+	if now := p.now(); p.secret == nil || now.Sub(p.drawn) >= lotsLast {
+		p.secret, p.drawn = make([]byte, 16), now
+		io.ReadFull(p.random, p.secret) // never fails
+	}
+	last := narrow(p.waiting, func(branches [][]*waiter, level int) []*waiter {
+		return slices.MaxFunc(branches, func(a, b []*waiter) int {
+			return cmp.Or(cmp.Compare(len(a), len(b)), cmp.Compare(door.Number(p.secret, a[0].in[level]), door.Number(p.secret, b[0].in[level])))
+		})
+	})
+	return last[len(last)-1]
+}
+
+// narrow goes down to those who wait in one branch, which choose picks at each level.
+func narrow(all []*waiter, choose func(branches [][]*waiter, level int) []*waiter) []*waiter {
+	for level := range all[0].in {
+		var branches [][]*waiter
+		at := map[string]int{}
+		for _, w := range all {
+			i, seen := at[w.in[level]]
+			if !seen {
+				i = len(branches)
+				at[w.in[level]], branches = i, append(branches, nil)
+			}
+			branches[i] = append(branches[i], w)
+		}
+		all = choose(branches, level)
+	}
+	return all
+}
+
+// end tells somebody who waits that they do no more; nil says that it is their turn.
+func (p *Passwords) end(w *waiter, err error) {
+	if i := slices.Index(p.waiting, w); i >= 0 {
+		p.waiting = slices.Delete(p.waiting, i, i+1)
+		w.turn <- err
 	}
 }
 
@@ -185,10 +272,25 @@ func kinds(s string) int {
 	return len(seen)
 }
 
-// OneTime makes a password for one login, of 100 random bits, that can be read aloud.
-func OneTime() string {
+// onceHead begins what is kept of a password for one login.
+const onceHead = "$sha256$"
+
+// OneTime makes a password for one login, of 100 random bits, that can be read aloud, and what is kept of it. Nobody finds
+// so much by trying, so it is not hashed at a price: who shows it waits for nobody.
+func OneTime() (password, kept string) {
 	raw := make([]byte, 13)
 	rand.Read(raw) // never fails
 	text := strings.ToLower(base32.StdEncoding.WithPadding(base32.NoPadding).EncodeToString(raw))[:20]
-	return text[:5] + "-" + text[5:10] + "-" + text[10:15] + "-" + text[15:]
+	password = text[:5] + "-" + text[5:10] + "-" + text[10:15] + "-" + text[15:]
+	return password, once(password)
+}
+
+func once(password string) string {
+	sum := sha256.Sum256([]byte(password))
+	return onceHead + b64.EncodeToString(sum[:])
+}
+
+// IsOneTime reports whether a password is the one for one login that kept was made of. It takes no time worth hiding.
+func IsOneTime(kept, password string) bool {
+	return subtle.ConstantTimeCompare([]byte(kept), []byte(once(password))) == 1
 }

@@ -26,6 +26,8 @@ type Call struct {
 	// Place is from where the call comes, as far as wrong passwords are counted by it: the zone, or in the control network the
 	// caller's address.
 	Place string
+	// From is the caller's address within the place, as the zone's agent says it.
+	From string
 	// TraceID follows the request through every log.
 	TraceID string
 }

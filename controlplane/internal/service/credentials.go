@@ -25,12 +25,8 @@ const (
 
 // ResetPassword gives a person a password for one login, which only the caller can read.
 func (s userService) ResetPassword(ctx context.Context, r *apiv1.ResetPasswordRequest) (*apiv1.ResetPasswordResponse, error) {
-	password := credential.OneTime()
-	kept, err := s.passwords.Hash(ctx, callOf(ctx).Place, password)
-	if err != nil {
-		return nil, err
-	}
-	_, err = s.changeUser(ctx, nil, r.GetUser(), func(c *commandv1.Command, m *apiv1.User) {
+	password, kept := credential.OneTime()
+	_, err := s.changeUser(ctx, nil, r.GetUser(), func(c *commandv1.Command, m *apiv1.User) {
 		c.Body = &commandv1.Command_ResetPassword{ResetPassword: &commandv1.ResetPassword{
 			UserId: m.GetId(), Password: kept, Until: timestamppb.New(time.Now().Add(oneTimeTime)),
 		}}
@@ -61,11 +57,12 @@ func (s userService) ChangePassword(ctx context.Context, r *apiv1.ChangePassword
 	if err := credential.Acceptable(next, shown.user.GetName()); err != nil {
 		return nil, err
 	}
-	kept, err := s.passwords.Hash(ctx, shown.way.Place, next)
+	whose := credential.Whose{Known: shown.user.GetId()}
+	kept, err := s.passwords.Hash(ctx, whose, next)
 	if err != nil {
 		return nil, err
 	}
-	salt, root, err := s.passwords.LocalRoot(ctx, shown.way.Place, next)
+	salt, root, err := s.passwords.LocalRoot(ctx, whose, next)
 	if err != nil {
 		return nil, err
 	}

@@ -198,13 +198,20 @@ func (s *Service) judge(ctx context.Context, c claim) (*shown, error) {
 	if err != nil {
 		return out, err
 	}
-	out.way = way(c.name, callOf(ctx).Place, out)
+	out.way = way(c.name, callOf(ctx), out)
+	right := credential.IsOneTime(out.kept.GetPassword(), out.secrets.GetPassword())
+	if right {
+		out.way.Own = out.kept.GetPassword()
+	}
 	if err := s.doors.Knock(out.way); err != nil {
 		return out, err
 	}
-	right, err := s.passwords.Verify(ctx, out.way.Place, out.kept.GetPassword(), out.secrets.GetPassword())
-	if err != nil {
-		return out, err
+	if !right {
+		right, err = s.passwords.Verify(ctx, whose(out.way), out.kept.GetPassword(), out.secrets.GetPassword())
+		if err != nil {
+			s.doors.Undo(out.way) // nobody has said whether it was right
+			return out, err
+		}
 	}
 	if !right {
 		return out, wrong()
@@ -216,13 +223,22 @@ func (s *Service) judge(ctx context.Context, c claim) (*shown, error) {
 }
 
 // way is by which way a claim comes: from a machine that the user has logged in from before it is one of its own.
-func way(name, from string, s *shown) door.Way {
+func way(name string, call Call, s *shown) door.Way {
 	device := hashOf(s.secrets.GetDevice())
 	known := slices.ContainsFunc(s.kept.GetDevices(), func(d *commandv1.Credentials_Device) bool { return string(d.GetHash()) == string(device) })
 	if !known {
 		device = nil
 	}
-	return door.Way{User: name, Place: from, Device: hex.EncodeToString(device)}
+	return door.Way{User: name, Place: call.Place, From: call.From, Own: hex.EncodeToString(device)}
+}
+
+// whose says by which way a password comes to be hashed.
+func whose(w door.Way) credential.Whose {
+	out := credential.Whose{Place: w.Place, From: w.From}
+	if w.Own != "" {
+		out.Known = w.User + " " + w.Own
+	}
+	return out
 }
 
 // judgeCode judges the code, where one is needed, and completes the proof.
@@ -236,7 +252,7 @@ func (s *Service) judgeCode(c claim, out *shown) error {
 		return nil
 	}
 	if out.secrets.GetCode() == "" {
-		s.doors.Undo(out.way) // so far all was right: it is the try with the code that counts
+		s.doors.Halfway(out.way) // so far all was right: it is the try with the code that counts
 		return problem.Newf(problem.CodeNeeded, "Send the code that the authenticator shows.", "user %s has an authenticator", out.user.GetName()).With("code", "is required")
 	}
 	secret, err := s.Secrets.Unseal(authenticatorRole(out.user.GetId()), authenticator)

@@ -156,7 +156,7 @@ func (s *Service) knownAs(ctx context.Context, out *shown, subject, typed string
 	if subject == "" {
 		who = out.provider.GetName() + "?" + strings.ToLower(typed)
 	}
-	out.way = way(who, callOf(ctx).Place, out)
+	out.way = way(who, callOf(ctx), out)
 	return err
 }
 

@@ -11,6 +11,7 @@ package service
 
 import (
 	"context"
+	"crypto/rand"
 	"io"
 	"time"
 
@@ -171,7 +172,7 @@ type Service struct {
 
 // New returns a service.
 func New(c Config) *Service {
-	s := &Service{Config: c, passwords: credential.NewPasswords(), doors: door.New(time.Now), stays: newCache[apiv1.Session](c.Reader, "sessions"),
+	s := &Service{Config: c, passwords: credential.NewPasswords(time.Now, rand.Reader), doors: door.New(time.Now, rand.Reader), stays: newCache[apiv1.Session](c.Reader, "sessions"),
 		tokens: newCache[apiv1.AccessToken](c.Reader, "access_tokens"), people: newCache[apiv1.Administrator](c.Reader, "administrators", "users"),
 		zoneBooks: newCache[zoneBook](c.Reader, "zones"), rights: newCache[rights.Rights](c.Reader, rightsTopics...), changed: newChanges()}
 	s.zones = noun[*apiv1.Zone]{Service: s, kind: "zone", topic: "zones", zone: "name", table: func(tx *state.Tx) state.Table[*apiv1.Zone] { return tx.Zones }}.watched(zoneChange)

@@ -7,6 +7,7 @@ package desk
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -80,7 +81,7 @@ type known struct {
 
 // New returns a desk at which nobody has logged in.
 func New(c Config) *Desk {
-	return &Desk{Config: c, reader: NewReader(c.Picture), doors: door.New(c.Now), known: map[string]known{}, refused: map[refusal]*refusals{}, asked: map[string]time.Time{}}
+	return &Desk{Config: c, reader: NewReader(c.Picture), doors: door.New(c.Now, rand.Reader), known: map[string]known{}, refused: map[refusal]*refusals{}, asked: map[string]time.Time{}}
 }
 
 // Call is a call at an edge of the zone.
@@ -88,6 +89,7 @@ type Call struct {
 	Method     string
 	Credential string // of the metadata: Bearer naru_l_…
 	TraceID    string
+	Client     string // address of the client
 	Request    proto.Message
 	// Since is when the link went down.
 	Since time.Time

@@ -223,6 +223,31 @@ func TestWhoGuessesWaitsEverLongerAndLocksNobodyOut(t *testing.T) {
 	}
 }
 
+// TestWhoGuessesKeepsNoOperatorOut, from a machine that was never seen, at another address.
+func TestWhoGuessesKeepsNoOperatorOut(t *testing.T) {
+	z := newZone(t)
+	kim := z.operator("kim", func(*linkv1.Operator) {})
+	guess := operator{name: "kim", root: bytes.Repeat([]byte{1}, 32), device: []byte("mallory")}
+	z.from = "10.91.0.66/32"
+	for range 20 {
+		_, _ = z.login(guess, asIs)
+	}
+	kim.device = []byte("another machine")
+	began := z.now
+	for ; ; z.now = z.now.Add(10 * time.Second) {
+		z.from = "10.91.0.66/32"
+		_, _ = z.login(guess, asIs)
+		z.from = "10.91.0.5/32"
+		_, err := z.login(kim, asIs)
+		if err == nil {
+			break
+		}
+		if z.now.Sub(began) > 7*time.Minute {
+			t.Fatalf("from a machine that was never seen: %v", err)
+		}
+	}
+}
+
 // TestWhatWasRefusedIsCountedAndWrittenInTheEnd, apart for each operator, and for those who are nobody.
 func TestWhatWasRefusedIsCountedAndWrittenInTheEnd(t *testing.T) {
 	z := newZone(t)

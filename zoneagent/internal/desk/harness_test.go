@@ -40,6 +40,7 @@ type zone struct {
 	revision uint64
 	now      time.Time
 	since    time.Time
+	from     string // address of whoever calls
 }
 
 func newZone(t *testing.T) *zone {
@@ -178,7 +179,7 @@ func (z *zone) key(root []byte) ed25519.PrivateKey {
 }
 
 func (z *zone) call(credential string, method string, req, reply proto.Message) error {
-	return z.Serve(z.Context(), z.own, Call{Method: method, Credential: credential, Request: req, Since: z.since}, reply)
+	return z.Serve(z.Context(), z.own, Call{Method: method, Credential: credential, Request: req, Since: z.since, Client: z.from}, reply)
 }
 
 // login logs somebody in, and returns their credential.

@@ -114,9 +114,9 @@ func (d *Desk) logIn(ctx context.Context, own *etcdstore.Ownership, zone *apiv1.
 	}
 	o := d.operator(func(o *linkv1.Operator) bool { return o.GetUser() == r.GetUser() })
 	device := slices.ContainsFunc(o.GetDevices(), func(known []byte) bool { return hmac.Equal(known, r.GetDevice()) })
-	way := door.Way{User: r.GetUser(), Place: zone.GetName()}
+	way := door.Way{User: r.GetUser(), Place: zone.GetName(), From: c.Client}
 	if device {
-		way.Device = hex.EncodeToString(r.GetDevice())
+		way.Own = hex.EncodeToString(r.GetDevice())
 	}
 	who := &person{zone: zone, call: c, own: own, operator: o, Session: &apiv1.Session{User: o.GetUser(), UserId: o.GetUserId(), Strength: apiv1.Session_PASSWORD}}
 	if err := d.doors.Knock(way); err != nil {

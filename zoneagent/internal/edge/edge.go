@@ -14,10 +14,13 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/peer"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/reflect/protoregistry"
 
+	"github.com/naru-project/naru/federation/link"
+	"github.com/naru-project/naru/pkg/frontdoor"
 	"github.com/naru-project/naru/pkg/gateway"
 	"github.com/naru-project/naru/pkg/problem"
 	"github.com/naru-project/naru/pkg/schema"
@@ -30,6 +33,7 @@ type method struct {
 	name          string
 	edge          apiv1.Edge
 	public        bool // anybody may call it
+	shows         bool // somebody shows with it who they are: the control plane is told from which address
 	input, output protoreflect.MessageType
 	stream        bool
 }
@@ -59,7 +63,9 @@ func readTable() (table, error) {
 				name := "/" + string(s.FullName()) + "/" + string(m.Name())
 				edge, _ := proto.GetExtension(m.Options(), apiv1.E_Edge).(apiv1.Edge)
 				permission, _ := proto.GetExtension(m.Options(), apiv1.E_Permission).(string)
-				t[name] = method{name: name, edge: edge, public: permission == "public", input: in, output: out, stream: m.IsStreamingServer()}
+				public := permission == "public"
+				shows := public || m.Input().Fields().ByName("secrets") != nil
+				t[name] = method{name: name, edge: edge, public: public, shows: shows, input: in, output: out, stream: m.IsStreamingServer()}
 			}
 		}
 		return true
@@ -114,6 +120,9 @@ func (c *Conn) Invoke(ctx context.Context, name string, args, reply any, opts ..
 	// The broker would refuse what breaks a rule, with fewer words.
 	if err := schema.Validate(args.(proto.Message)); err != nil {
 		return problem.ToStatus(err)
+	}
+	if m.shows {
+		ctx = metadata.AppendToOutgoingContext(ctx, link.MDClient, clientOf(ctx))
 	}
 	err = problem.FromStatus(c.central.Invoke(ctx, name, args, reply, opts...))
 	c.heard(credential, m, err)
@@ -215,6 +224,19 @@ func (s heardStream) RecvMsg(m any) error {
 		s.ended(err)
 	}
 	return err
+}
+
+type remoteKey struct{}
+
+// clientOf is the address from which a call came, over gRPC or HTTP.
+func clientOf(ctx context.Context) string {
+	if remote, ok := ctx.Value(remoteKey{}).(string); ok {
+		return frontdoor.Client(remote)
+	}
+	if p, ok := peer.FromContext(ctx); ok {
+		return frontdoor.Client(p.Addr.String())
+	}
+	return ""
 }
 
 // bearer returns the credential that comes with a call.

@@ -4,16 +4,20 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"net/netip"
+	"strings"
 	"testing"
 	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/test/bufconn"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/naru-project/naru/federation/link"
 	"github.com/naru-project/naru/pkg/gateway"
 	"github.com/naru-project/naru/pkg/problem"
 	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
@@ -26,6 +30,7 @@ type plane struct {
 	cut    bool
 	knows  map[string]string // token → project
 	asked  map[string]int    // method → calls
+	from   map[string]string // method → the address that came with it
 	refuse problem.Code      // of every call but WhoAmI
 	ends   time.Time         // of every credential
 	watch  problem.Code      // how a watch that has begun ends
@@ -34,6 +39,7 @@ type plane struct {
 func (p *plane) Invoke(ctx context.Context, name string, _, reply any, _ ...grpc.CallOption) error {
 	p.asked[name]++
 	md, _ := metadata.FromOutgoingContext(ctx)
+	p.from[name] = strings.Join(md.Get(link.MDClient), " ")
 	project, known := p.knows[first(md.Get("authorization"))]
 	switch {
 	case p.cut:
@@ -100,7 +106,7 @@ func newStand(t *testing.T) *stand {
 			Address: "10.91.2.10", HostFreshness: apiv1.Freshness_LIVE}},
 		{vm("c", "theirs")},
 	})
-	d := &stand{T: t, plane: &plane{knows: map[string]string{"Bearer web": "web"}, asked: map[string]int{}}, now: time.Unix(1e9, 0)}
+	d := &stand{T: t, plane: &plane{knows: map[string]string{"Bearer web": "web"}, asked: map[string]int{}, from: map[string]string{}}, now: time.Unix(1e9, 0)}
 	var err error
 	if d.Conn, err = NewConn(d.plane, local, func() time.Time { return d.now }, func() time.Time { return d.down }); err != nil {
 		t.Fatal(err)
@@ -125,6 +131,42 @@ func (d *stand) refused(what string, err error, code problem.Code) {
 	d.Helper()
 	if !problem.Is(problem.FromStatus(err), code) {
 		d.Errorf("%s: %v, want %s", what, err, code)
+	}
+}
+
+// TestTheControlPlaneIsToldFromWhereSomebodyShowsWhoTheyAre, as it was and not as they say, and of no other call.
+func TestTheControlPlaneIsToldFromWhereSomebodyShowsWhoTheyAre(t *testing.T) {
+	d := newStand(t)
+	address := netip.MustParseAddrPort("[fd00:1:2:3::7]:443")
+	secrets := &apiv1.Sealed{KeyId: "k", Ciphertext: make([]byte, 48)}
+	for what, ctx := range map[string]context.Context{
+		"over gRPC": peer.NewContext(as("web"), &peer.Peer{Addr: net.TCPAddrFromAddrPort(address)}),
+		"over HTTP": context.WithValue(as("web"), remoteKey{}, address.String()),
+	} {
+		clear(d.plane.from)
+		for name, call := range map[string][2]proto.Message{
+			apiv1.SessionService_LogIn_FullMethodName:  {&apiv1.LogInRequest{User: "kim", Secrets: secrets, SecretHash: make([]byte, 32)}, &apiv1.LogInResponse{}},
+			apiv1.SessionService_StepUp_FullMethodName: {&apiv1.StepUpRequest{Secrets: secrets}, &apiv1.StepUpResponse{}},
+			apiv1.VMService_ListVMs_FullMethodName:     {&apiv1.ListVMsRequest{}, &apiv1.ListVMsResponse{}},
+		} {
+			if err := d.Invoke(ctx, name, call[0], call[1]); err != nil {
+				t.Fatal(err)
+			}
+			want := "fd00:1:2:3::/64"
+			if name == apiv1.VMService_ListVMs_FullMethodName {
+				want = ""
+			}
+			if got := d.plane.from[name]; got != want {
+				t.Errorf("%s the control plane is told that %s came from %q, want %q", what, name, got, want)
+			}
+		}
+	}
+	forged := metadata.AppendToOutgoingContext(as("web"), link.MDClient, "10.0.0.1/32")
+	if err := d.overGRPC().Invoke(forged, apiv1.SessionService_StepUp_FullMethodName, &apiv1.StepUpRequest{Secrets: secrets}, &apiv1.StepUpResponse{}); err != nil {
+		t.Fatal(err)
+	}
+	if got := d.plane.from[apiv1.SessionService_StepUp_FullMethodName]; got != "" {
+		t.Errorf("what the caller says of their address is taken over: %q", got)
 	}
 }
 

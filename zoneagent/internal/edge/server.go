@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"log/slog"
 	"net"
+	"net/http"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc"
@@ -23,8 +24,11 @@ func Serve(ctx context.Context, l net.Listener, c *Conn, certificate func() (*tl
 		return err
 	}
 	door := &frontdoor.Door{
-		Certificate: certificate, Web: rest, Log: log, Registerer: registry,
+		Certificate: certificate, Log: log, Registerer: registry,
 		GRPC: grpc.NewServer(append(frontdoor.Options(maxMessage), grpc.UnknownServiceHandler(c.ServeUnknown))...),
+		Web: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			rest.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), remoteKey{}, r.RemoteAddr)))
+		}),
 	}
 	return door.Run(ctx, l)
 }

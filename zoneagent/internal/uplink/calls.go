@@ -84,7 +84,7 @@ func (c *Central) Invoke(ctx context.Context, method string, args, reply any, op
 		return end.Invoke(ctx, method, args, reply, opts...)
 	}
 	if own := c.deskOf(method, first(md, "authorization")); own != nil {
-		since, err := c.serve(ctx, own, method, args.(proto.Message), reply.(proto.Message), first(md, "authorization"), first(md, "trace-id"))
+		since, err := c.serve(ctx, own, method, args.(proto.Message), reply.(proto.Message), md)
 		if err == nil {
 			told(opts, since)
 		}
@@ -114,9 +114,11 @@ func (c *Central) deskOf(method, credential string) *etcdstore.Ownership {
 }
 
 // serve has the desk answer a call, and returns since when the link is down.
-func (c *Central) serve(ctx context.Context, own *etcdstore.Ownership, method string, req, reply proto.Message, credential, trace string) (since time.Time, err error) {
+func (c *Central) serve(ctx context.Context, own *etcdstore.Ownership, method string, req, reply proto.Message, md metadata.MD) (since time.Time, err error) {
 	since = c.State.status.Load().Since
-	return since, c.Desk.Serve(ctx, own, desk.Call{Method: method, Credential: credential, TraceID: trace, Request: req, Since: since}, reply)
+	return since, c.Desk.Serve(ctx, own, desk.Call{
+		Method: method, Credential: first(md, "authorization"), TraceID: first(md, "trace-id"), Client: first(md, link.MDClient), Request: req, Since: since,
+	}, reply)
 }
 
 // told gives a caller the header that says since when the zone is cut off, where it asked for one.
@@ -157,7 +159,7 @@ func (c *Central) pass(ctx context.Context, method string, m proto.Message, send
 	md, _ := metadata.FromOutgoingContext(ctx)
 	return c.Peers.Call(ctx, address, &zonev1.CallRequest{
 		Method: method, Body: body, Credential: first(md, "authorization"), IdempotencyKey: first(md, "idempotency-key"),
-		IfMatch: first(md, "if-match"), LastEventId: first(md, "last-event-id"), Language: first(md, "accept-language"), TraceId: first(md, "trace-id"),
+		IfMatch: first(md, "if-match"), LastEventId: first(md, "last-event-id"), Language: first(md, "accept-language"), TraceId: first(md, "trace-id"), Client: first(md, link.MDClient),
 	}, send)
 }
 
@@ -171,6 +173,15 @@ func (c *Central) Call(ctx context.Context, r *zonev1.CallRequest, send func(*zo
 	if err := proto.Unmarshal(r.GetBody(), req); err != nil {
 		return problem.Newf(problem.Invalid, "", "the body of %s: %w", r.GetMethod(), err)
 	}
+	md := metadata.MD{}
+	for key, value := range map[string]string{
+		"authorization": r.GetCredential(), "idempotency-key": r.GetIdempotencyKey(), "if-match": r.GetIfMatch(),
+		"last-event-id": r.GetLastEventId(), "accept-language": r.GetLanguage(), "trace-id": r.GetTraceId(), link.MDClient: r.GetClient(),
+	} {
+		if value != "" {
+			md.Set(key, value)
+		}
+	}
 	end := c.State.session()
 	if end == nil {
 		own := c.deskOf(r.GetMethod(), r.GetCredential())
@@ -178,7 +189,7 @@ func (c *Central) Call(ctx context.Context, r *zonev1.CallRequest, send func(*zo
 			return problem.New(problem.LinkDown, "this agent does not hold the zone's link", "Try again.")
 		}
 		answer := out.New().Interface()
-		since, err := c.serve(ctx, own, r.GetMethod(), req, answer, r.GetCredential(), r.GetTraceId())
+		since, err := c.serve(ctx, own, r.GetMethod(), req, answer, md)
 		if err != nil {
 			return err
 		}
@@ -190,15 +201,6 @@ func (c *Central) Call(ctx context.Context, r *zonev1.CallRequest, send func(*zo
 	}
 	if err := notHere(r.GetCredential()); err != nil {
 		return err
-	}
-	md := metadata.MD{}
-	for key, value := range map[string]string{
-		"authorization": r.GetCredential(), "idempotency-key": r.GetIdempotencyKey(), "if-match": r.GetIfMatch(),
-		"last-event-id": r.GetLastEventId(), "accept-language": r.GetLanguage(), "trace-id": r.GetTraceId(),
-	} {
-		if value != "" {
-			md.Set(key, value)
-		}
 	}
 	ctx = metadata.NewOutgoingContext(ctx, md)
 	forward := func(m proto.Message) error {

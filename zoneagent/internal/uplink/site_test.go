@@ -392,7 +392,7 @@ func (j journal) Withheld(context.Context, *linkv1.Withheld) (*linkv1.JournalAck
 type answers struct{}
 
 func (answers) Serve(ctx context.Context, c *link.Call) error {
-	return c.Send(ctx, must(proto.Marshal(&apiv1.ListZonesResponse{Zones: []*apiv1.Zone{{Name: "business", StateReason: "asked with " + c.Credential}}})))
+	return c.Send(ctx, must(proto.Marshal(&apiv1.ListZonesResponse{Zones: []*apiv1.Zone{{Name: "business", StateReason: "asked with " + c.Credential + " from " + c.Client}}})))
 }
 
 type registrar struct{ *site }

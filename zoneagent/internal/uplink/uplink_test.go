@@ -161,7 +161,7 @@ func TestOneAgentOwnsTheLinkTheOthersPassCallsToItAndOneOfThemFollows(t *testing
 
 	ask := func(a *agent) (string, error) {
 		out := &apiv1.ListZonesResponse{}
-		ctx := metadata.AppendToOutgoingContext(t.Context(), "authorization", "Bearer secret")
+		ctx := metadata.AppendToOutgoingContext(t.Context(), "authorization", "Bearer secret", link.MDClient, "10.91.0.5/32")
 		err := a.central.Invoke(ctx, apiv1.ZoneService_ListZones_FullMethodName, &apiv1.ListZonesRequest{}, out)
 		if err != nil {
 			return "", err
@@ -169,7 +169,7 @@ func TestOneAgentOwnsTheLinkTheOthersPassCallsToItAndOneOfThemFollows(t *testing
 		return out.GetZones()[0].GetStateReason(), nil
 	}
 	for _, a := range []*agent{one, two} {
-		if got, err := ask(a); err != nil || !strings.Contains(got, "secret") {
+		if got, err := ask(a); err != nil || !strings.Contains(got, "secret from 10.91.0.5/32") {
 			t.Errorf("at %s: %q, %v", a.name, got, err)
 		}
 	}

@@ -43,7 +43,10 @@ type CallRequest struct {
 	Language       string `protobuf:"bytes,9,opt,name=language,proto3" json:"language,omitempty"`
 	TraceId        string `protobuf:"bytes,10,opt,name=trace_id,json=traceId,proto3" json:"trace_id,omitempty"`
 	// Messages the caller is ready to take before it gives more credit; 1 for a unary call.
-	Credit        uint32 `protobuf:"varint,11,opt,name=credit,proto3" json:"credit,omitempty"`
+	Credit uint32 `protobuf:"varint,11,opt,name=credit,proto3" json:"credit,omitempty"`
+	// Address of the client at the zone's edge, an IPv6 one by its /64, as the agent says it: where somebody shows who they are, and
+	// empty elsewhere. Wrong passwords are counted by it within the zone, and nothing else rests on it.
+	Client        string `protobuf:"bytes,12,opt,name=client,proto3" json:"client,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -153,6 +156,13 @@ func (x *CallRequest) GetCredit() uint32 {
 		return x.Credit
 	}
 	return 0
+}
+
+func (x *CallRequest) GetClient() string {
+	if x != nil {
+		return x.Client
+	}
+	return ""
 }
 
 // CallResponse is one message of the answer; the last one has end set.
@@ -352,7 +362,7 @@ var File_naru_link_v1_call_proto protoreflect.FileDescriptor
 
 const file_naru_link_v1_call_proto_rawDesc = "" +
 	"\n" +
-	"\x17naru/link/v1/call.proto\x12\fnaru.link.v1\x1a\x1bbuf/validate/validate.proto\x1a\x18naru/api/v1/common.proto\"\xa0\x03\n" +
+	"\x17naru/link/v1/call.proto\x12\fnaru.link.v1\x1a\x1bbuf/validate/validate.proto\x1a\x18naru/api/v1/common.proto\"\xc1\x03\n" +
 	"\vCallRequest\x12\x12\n" +
 	"\x04call\x18\x01 \x01(\x04R\x04call\x12\"\n" +
 	"\x06method\x18\x02 \x01(\tB\n" +
@@ -367,7 +377,8 @@ const file_naru_link_v1_call_proto_rawDesc = "" +
 	"\blanguage\x18\t \x01(\tB\a\xbaH\x04r\x02\x18@R\blanguage\x12\"\n" +
 	"\btrace_id\x18\n" +
 	" \x01(\tB\a\xbaH\x04r\x02\x18@R\atraceId\x12 \n" +
-	"\x06credit\x18\v \x01(\rB\b\xbaH\x05*\x03\x18\x80\bR\x06credit\"\xd2\x01\n" +
+	"\x06credit\x18\v \x01(\rB\b\xbaH\x05*\x03\x18\x80\bR\x06credit\x12\x1f\n" +
+	"\x06client\x18\f \x01(\tB\a\xbaH\x04r\x02\x18@R\x06client\"\xd2\x01\n" +
 	"\fCallResponse\x12\x12\n" +
 	"\x04call\x18\x01 \x01(\x04R\x04call\x12\"\n" +
 	"\x06method\x18\x02 \x01(\tB\n" +

@@ -493,8 +493,10 @@ type CallRequest struct {
 	Language       string                 `protobuf:"bytes,7,opt,name=language,proto3" json:"language,omitempty"`
 	TraceId        string                 `protobuf:"bytes,8,opt,name=trace_id,json=traceId,proto3" json:"trace_id,omitempty"`
 	DeadlineMs     uint32                 `protobuf:"varint,9,opt,name=deadline_ms,json=deadlineMs,proto3" json:"deadline_ms,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// As in naru.link.v1.CallRequest.
+	Client        string `protobuf:"bytes,10,opt,name=client,proto3" json:"client,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *CallRequest) Reset() {
@@ -588,6 +590,13 @@ func (x *CallRequest) GetDeadlineMs() uint32 {
 		return x.DeadlineMs
 	}
 	return 0
+}
+
+func (x *CallRequest) GetClient() string {
+	if x != nil {
+		return x.Client
+	}
+	return ""
 }
 
 type CallResponse struct {
@@ -1351,7 +1360,7 @@ const file_naru_zone_v1_zone_proto_rawDesc = "" +
 	"\ahost_id\x18\x01 \x01(\tR\x06hostId\"E\n" +
 	"\rReachResponse\x12\x1c\n" +
 	"\treachable\x18\x01 \x01(\bR\treachable\x12\x16\n" +
-	"\x06reason\x18\x02 \x01(\tR\x06reason\"\x99\x02\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\"\xb1\x02\n" +
 	"\vCallRequest\x12\x16\n" +
 	"\x06method\x18\x01 \x01(\tR\x06method\x12\x12\n" +
 	"\x04body\x18\x02 \x01(\fR\x04body\x12\x1e\n" +
@@ -1364,7 +1373,9 @@ const file_naru_zone_v1_zone_proto_rawDesc = "" +
 	"\blanguage\x18\a \x01(\tR\blanguage\x12\x19\n" +
 	"\btrace_id\x18\b \x01(\tR\atraceId\x12\x1f\n" +
 	"\vdeadline_ms\x18\t \x01(\rR\n" +
-	"deadlineMs\"v\n" +
+	"deadlineMs\x12\x16\n" +
+	"\x06client\x18\n" +
+	" \x01(\tR\x06client\"v\n" +
 	"\fCallResponse\x12\x12\n" +
 	"\x04body\x18\x01 \x01(\fR\x04body\x12\x12\n" +
 	"\x04etag\x18\x02 \x01(\tR\x04etag\x12>\n" +
