@@ -111,6 +111,17 @@ func TestARequestSaysWhenItIsToBeDecidedAndBegun(t *testing.T) {
 	d.must("request submit r-1 --context ann")
 }
 
+func TestAListIsTypedWithCommasOrAsJSON(t *testing.T) {
+	const form = `{"type":"object","properties":{"hosts":{"type":"array","items":{"type":"string"},"default":["a","b"]}}}`
+	for typed, want := range map[string]string{"x, y ,z": `hosts=["x","y","z"]`, `["x y"]`: `hosts=["x y"]`, "x": `hosts=["x"]`, "": `hosts=["a","b"]`} {
+		var said bytes.Buffer
+		a, d := &app{in: strings.NewReader(typed + "\n"), err: newScreen(&said)}, &draftFlags{}
+		if err := a.fillForm(t.Context(), d, form); err != nil || !slices.Equal(d.form, []string{want}) || !strings.Contains(said.String(), "with commas between [a, b]: ") {
+			t.Errorf("%q became %q, %v\n%s", typed, d.form, err, said.String())
+		}
+	}
+}
+
 func TestWhatARequestLacksIsAskedForAndWhatItComesToIsShown(t *testing.T) {
 	d := counter(t)
 	d.Connect(d.Zone("business").GetId(), true)
@@ -168,8 +179,8 @@ func TestWhatARequestLacksIsAskedForAndWhatItComesToIsShown(t *testing.T) {
 		t.Errorf("%v, %v, %q\n%s", goOn, err, flags.name, said)
 	}
 	flags = &draftFlags{scope: scope{project: "web"}}
-	goOn, said, err = walk("\nbusiness\nshop\nmany\nweb-1\n\n\nfull\nshop\n\ny\n", flags)
-	if err != nil || !goOn || !slices.Contains(flags.form, `host_name="shop"`) || strings.Count(said, "Host name: ") != 2 {
+	goOn, said, err = walk("\nbusiness\nshop\nmany\nweb-1\n\n\nfull\n\ny\n", flags)
+	if err != nil || !goOn || !slices.Contains(flags.form, `host_name="shop"`) || strings.Count(said, "Host name: ") != 1 || strings.Count(said, "port [80]: ") != 2 {
 		t.Errorf("%v, %v, %q\n%s", goOn, err, flags.form, said)
 	}
 	const key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIFTu8MAWgSuSgVAoPJZ1DSFTjJGUuZn8cLgFv5TnZtdP ann@desk"
