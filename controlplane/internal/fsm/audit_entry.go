@@ -112,13 +112,15 @@ func describeDecision(e *apiv1.AuditEntry, d *apiv1.Decision) {
 	if d == nil {
 		return
 	}
-	e.Message = kebab(d.GetVerdict()) + " in stage " + d.GetStage()
+	said := kebab(d.GetVerdict()) + " in stage " + d.GetStage()
 	if d.GetActingFor() != "" {
 		e.ActingFor = "user:" + d.GetActingFor()
+		said += ", for " + d.GetActingFor()
 	}
-	if d.GetExternalApprover() != "" {
-		e.Message = cut(e.GetMessage() + ", as " + d.GetExternalApprover() + " did by " + d.GetExternalRef())
+	if d.GetExternalRef() != "" {
+		said += ", as " + d.GetExternalApprover() + " decided in another system, " + d.GetExternalRef()
 	}
+	e.Message = cut(said)
 }
 
 // kebab is an enum's value as the record writes it: ends-soon.

@@ -361,7 +361,7 @@ func TestAnEntrySaysOnWhichRequestSomebodyDecidedAndInWhosePlace(t *testing.T) {
 		t.Fatalf("%v", all)
 	}
 	for _, e := range all {
-		if e.GetMessage() == "" || e.GetOutcome() == apiv1.AuditEntry_DONE && e.GetMessage() != "approve in stage review" {
+		if e.GetMessage() == "" || e.GetOutcome() == apiv1.AuditEntry_DONE && e.GetMessage() != "approve in stage review, for bob" {
 			t.Errorf("it says %q", e.GetMessage())
 		}
 		if e.GetAction() != "request.decide" || e.GetTarget().GetId() != "r" || e.GetTarget().GetName() != "r-1" || e.GetProject() != "shop" || e.GetProjectId() != "p-shop" ||

@@ -122,7 +122,7 @@ func (s requestService) DecideRequest(ctx context.Context, r *apiv1.DecideReques
 		d.Id, d.Verdict, d.Comment, d.SeenHash = id, r.GetVerdict(), r.GetComment(), r.GetSeenHash()
 		d.ExternalApprover, d.ExternalRef = r.GetExternalApprover(), r.GetExternalRef()
 		in := &commandv1.DecideRequest{
-			RequestId: m.GetId(), Decision: d, Reads: h.holder.Reads, GroupIds: h.holder.Groups, Reason: record(d),
+			RequestId: m.GetId(), Decision: d, Reads: h.holder.Reads, GroupIds: h.holder.Groups,
 		}
 		now := s.Now()
 		if in.Openings, err = intake.Openings(panel.Undecided(m), m.GetReviewedAfterwards(), now); err != nil {
@@ -157,18 +157,6 @@ func seesFrozen(ctx context.Context, tx *state.Tx, m *apiv1.Request) error {
 		"zone %s does not let all that is asked for in request %s be shown at this edge, and nobody decides on what they do not see", m.GetZone(), m.GetName())
 }
 
-// record is what the audit log says of a decision.
-func record(d *apiv1.Decision) string {
-	said := strings.ToLower(d.GetVerdict().String()) + " in stage " + d.GetStage()
-	if d.GetActingFor() != "" {
-		said += ", for " + d.GetActingFor()
-	}
-	if d.GetExternalRef() != "" {
-		said += ", as " + d.GetExternalApprover() + " decided in another system, " + d.GetExternalRef()
-	}
-	return said
-}
-
 // seatFor returns the place that a decision is made from, or says why there is none.
 func (s requestService) seatFor(ctx context.Context, tx *state.Tx, m *apiv1.Request, me *apiv1.User, r *apiv1.DecideRequestRequest) (seat, error) {
 	if !request.Deciding(m) {
@@ -180,6 +168,9 @@ func (s requestService) seatFor(ctx context.Context, tx *state.Tx, m *apiv1.Requ
 	}
 	if err := parties.Impartial(&apiv1.Decision{Actor: me.GetName(), ActorId: me.GetId()}); err != nil {
 		return seat{}, err
+	}
+	if r.GetStage() != "" && request.StageOf(m, r.GetStage()) == nil {
+		return seat{}, problem.Newf(problem.NotFound, "naru request show "+m.GetName()+" lists its stages.", "request %s has no stage %s", m.GetName(), r.GetStage()).With("stage", "there is no such stage")
 	}
 	all, err := s.seats(ctx, tx, m, me)
 	if err != nil {

@@ -7598,8 +7598,6 @@ type DecideRequest struct {
 	Reads    []*Read                  `protobuf:"bytes,4,rep,name=reads,proto3" json:"reads,omitempty"`
 	// Ids of groups in which the one whose place it is has to be.
 	GroupIds []string `protobuf:"bytes,5,rep,name=group_ids,json=groupIds,proto3" json:"group_ids,omitempty"`
-	// What was decided, for the audit log.
-	Reason string `protobuf:"bytes,6,opt,name=reason,proto3" json:"reason,omitempty"`
 	// What the proposer's clock showed when it reckoned the openings.
 	ReckonedAt    *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=reckoned_at,json=reckonedAt,proto3" json:"reckoned_at,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -7669,13 +7667,6 @@ func (x *DecideRequest) GetGroupIds() []string {
 		return x.GroupIds
 	}
 	return nil
-}
-
-func (x *DecideRequest) GetReason() string {
-	if x != nil {
-		return x.Reason
-	}
-	return ""
 }
 
 func (x *DecideRequest) GetReckonedAt() *timestamppb.Timestamp {
@@ -9834,21 +9825,20 @@ const file_naru_command_v1_command_proto_rawDesc = "" +
 	"\x02by\x18\x02 \x01(\v2\x17.naru.command.v1.PersonR\x02by\x12\x16\n" +
 	"\x06reason\x18\x03 \x01(\tR\x06reason\x12\x14\n" +
 	"\x05since\x18\x04 \x01(\tR\x05since\x12+\n" +
-	"\x05reads\x18\x05 \x03(\v2\x15.naru.command.v1.ReadR\x05reads\"\xd2\x03\n" +
+	"\x05reads\x18\x05 \x03(\v2\x15.naru.command.v1.ReadR\x05reads\"\xc8\x03\n" +
 	"\rDecideRequest\x12\x1d\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\tR\trequestId\x121\n" +
 	"\bdecision\x18\x02 \x01(\v2\x15.naru.api.v1.DecisionR\bdecision\x12B\n" +
 	"\bopenings\x18\x03 \x03(\v2&.naru.command.v1.DecideRequest.OpeningR\bopenings\x12+\n" +
 	"\x05reads\x18\x04 \x03(\v2\x15.naru.command.v1.ReadR\x05reads\x12\x1b\n" +
-	"\tgroup_ids\x18\x05 \x03(\tR\bgroupIds\x12\x16\n" +
-	"\x06reason\x18\x06 \x01(\tR\x06reason\x12;\n" +
+	"\tgroup_ids\x18\x05 \x03(\tR\bgroupIds\x12;\n" +
 	"\vreckoned_at\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"reckonedAt\x1a\x8b\x01\n" +
 	"\aOpening\x12\x14\n" +
 	"\x05stage\x18\x01 \x01(\tR\x05stage\x127\n" +
 	"\tremind_at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\bremindAt\x121\n" +
-	"\x06due_at\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x05dueAt\"\x84\x01\n" +
+	"\x06due_at\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x05dueAtJ\x04\b\x06\x10\aR\x06reason\"\x84\x01\n" +
 	"\x0eCommentRequest\x12\x1d\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\tR\trequestId\x12.\n" +
