@@ -156,10 +156,15 @@ func (s *Site) usageBegins(ctx context.Context, who Person, request string) erro
 	return nil
 }
 
-// decide has everybody decide whose decision the request waits for.
+// decide has everybody decide whose decision the request waits for; the last one when the zone keeps room for it.
 func (s *Site) decide(ctx context.Context, request string) error {
 	for _, who := range []string{"lee", "park", "choi"} {
 		p := person(who)
+		if who == "choi" {
+			if err := s.roomIsKept(ctx, p, request); err != nil {
+				return err
+			}
+		}
 		err := s.until(ctx, "waiting until "+who+" may decide", nil, func(ctx context.Context) error {
 			var waiting strings.Builder
 			if err := s.does(ctx, p, &waiting, "approve", "-o", "name"); err != nil {
@@ -178,6 +183,24 @@ func (s *Site) decide(ctx context.Context, request string) error {
 		}
 	}
 	return nil
+}
+
+// roomIsKept waits until the zone has said that it keeps room, which it is asked for when the last stage is entered.
+func (s *Site) roomIsKept(ctx context.Context, who Person, request string) error {
+	return s.until(ctx, "waiting until room is kept", nil, func(ctx context.Context) error {
+		var m struct{ Fulfilment string }
+		var out bytes.Buffer
+		if err := s.does(ctx, who, &out, "request", "show", request, "-o", "json"); err != nil {
+			return err
+		}
+		if err := json.Unmarshal(out.Bytes(), &m); err != nil {
+			return err
+		}
+		if m.Fulfilment != apiv1.Request_RESERVED.String() {
+			return fmt.Errorf("it is %s", m.Fulfilment)
+		}
+		return nil
+	})
 }
 
 // verifyAudit exports the audit log and verifies the file, which takes no server.

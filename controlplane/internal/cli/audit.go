@@ -238,6 +238,9 @@ With --sealed-by FILE, an export of the control plane's log, it also has to be w
 				if err != nil {
 					return usagef("the checkpoint %s cannot be read: %v", path, causeOf(err))
 				}
+				if _, err := audit.Read(string(text)); err != nil {
+					return usagef("--known %s: it is no checkpoint, as naru audit checkpoint shows one", path)
+				}
 				trust.Known = append(trust.Known, string(text))
 			}
 			if trust.Witnesses < 0 || trust.Lag < 0 {

@@ -76,6 +76,11 @@ func TestAnExportIsVerifiedWithoutAServer(t *testing.T) {
 	if out := d.must("audit verify " + file + " --key @" + keys + " --known " + note); strings.Contains(out, "--key") {
 		t.Errorf("with the key: %s", out)
 	}
+	for _, path := range []string{file, keys, "/dev/null"} {
+		if r := d.naru("audit verify " + file + " --key @" + keys + " --known " + path); r.code != problem.ExitUsage || !strings.Contains(r.err, "is no checkpoint") {
+			t.Errorf("with what is none as a checkpoint that was kept: %+v", r)
+		}
+	}
 	b, err := os.ReadFile(file)
 	if err != nil {
 		t.Fatal(err)
