@@ -64,11 +64,7 @@ func (s *Site) DoWalk(ctx context.Context, o Options) error {
 		return fmt.Errorf("the request was not carried out: %w", err)
 	}
 	var vm struct{ ID, Name, Host, Address, State string }
-	var out bytes.Buffer
-	if err := s.does(ctx, kim, &out, "vm", "show", "web-1", "-o", "json"); err != nil {
-		return err
-	}
-	if err := json.Unmarshal(out.Bytes(), &vm); err != nil {
+	if err := s.reads(ctx, kim, &vm, "vm", "show", "web-1"); err != nil {
 		return err
 	}
 	s.Walk.VM, s.Walk.Host, s.Walk.Address = vm.ID, vm.Host, vm.Address
@@ -104,11 +100,7 @@ func (s *Site) leaseBegins(ctx context.Context, kim Person) error {
 		ExpiresAt time.Time `json:"expires_at"`
 	}
 	err := s.until(ctx, "waiting until the lease begins", nil, func(ctx context.Context) error {
-		var out bytes.Buffer
-		if err := s.does(ctx, kim, &out, "lease", "show", "web-1", "-o", "json"); err != nil {
-			return err
-		}
-		if err := json.Unmarshal(out.Bytes(), &m); err != nil {
+		if err := s.reads(ctx, kim, &m, "lease", "show", "web-1"); err != nil {
 			return err
 		}
 		if m.State != apiv1.Lease_ACTIVE.String() {
@@ -135,11 +127,7 @@ func (s *Site) usageBegins(ctx context.Context, who Person, request string) erro
 		} `json:"next_size"`
 	}
 	err := s.until(ctx, "waiting until the use is metered", nil, func(ctx context.Context) error {
-		var out bytes.Buffer
-		if err := s.does(ctx, who, &out, "usage", "list", "--vm", "web-1", "--filter", "kind=begun", "-o", "json"); err != nil {
-			return err
-		}
-		if err := json.Unmarshal(out.Bytes(), &records); err != nil {
+		if err := s.reads(ctx, who, &records, "usage", "list", "--vm", "web-1", "--filter", "kind=begun"); err != nil {
 			return err
 		}
 		if len(records) != 1 || records[0].Request != request {
@@ -185,15 +173,20 @@ func (s *Site) decide(ctx context.Context, request string) error {
 	return nil
 }
 
+// reads fills in what somebody is shown as JSON.
+func (s *Site) reads(ctx context.Context, who Person, into any, args ...string) error {
+	var out bytes.Buffer
+	if err := s.does(ctx, who, &out, append(args, "-o", "json")...); err != nil {
+		return err
+	}
+	return json.Unmarshal(out.Bytes(), into)
+}
+
 // roomIsKept waits until the zone has said that it keeps room, which it is asked for when the last stage is entered.
 func (s *Site) roomIsKept(ctx context.Context, who Person, request string) error {
 	return s.until(ctx, "waiting until room is kept", nil, func(ctx context.Context) error {
 		var m struct{ Fulfilment string }
-		var out bytes.Buffer
-		if err := s.does(ctx, who, &out, "request", "show", request, "-o", "json"); err != nil {
-			return err
-		}
-		if err := json.Unmarshal(out.Bytes(), &m); err != nil {
+		if err := s.reads(ctx, who, &m, "request", "show", request); err != nil {
 			return err
 		}
 		if m.Fulfilment != apiv1.Request_RESERVED.String() {
