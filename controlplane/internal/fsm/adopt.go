@@ -6,6 +6,7 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
+	"github.com/naru-project/naru/controlplane/internal/request"
 	"github.com/naru-project/naru/controlplane/internal/state"
 	"github.com/naru-project/naru/pkg/problem"
 	"github.com/naru-project/naru/pkg/schema"
@@ -80,7 +81,7 @@ func (o *observation) meetUnknown(reported *apiv1.VM) error {
 func (o *observation) mayAdopt(reported *apiv1.VM) (project *apiv1.Project, why string, err error) {
 	meta, wished := o.tx.Meta(), reported.GetGeneration()
 	switch {
-	case !whole(reported):
+	case !request.Whole(reported):
 		return nil, "its zone reports it only in part; update the zone's agents, or delete it", nil
 	case meta.EpochBegan == 0 || wished.GetEpoch() >= meta.Epoch || wished.GetIndex() <= meta.EpochBegan:
 		return nil, "it is not among what a restored backup has forgotten; delete it when it is not needed", nil

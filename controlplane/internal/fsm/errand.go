@@ -5,6 +5,7 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
+	"github.com/naru-project/naru/controlplane/internal/request"
 	"github.com/naru-project/naru/pkg/problem"
 	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
 	commandv1 "github.com/naru-project/naru/proto/gen/naru/command/v1"
@@ -64,8 +65,8 @@ func (c *command) mayErrand(id, expected string) (*apiv1.VM, error) {
 		return nil, problem.Newf(problem.WrongState, "Create another VM.", "VM %s is being deleted", m.GetName())
 	case m.GetDesiredState() == apiv1.VM_TRASHED:
 		return nil, inTrash(m)
-	case !whole(m):
-		return nil, notWhole(m)
+	case !request.Whole(m):
+		return nil, request.NotWhole(m)
 	case m.GetState() != apiv1.VM_RUNNING && m.GetState() != apiv1.VM_STOPPED:
 		return nil, problem.Newf(problem.WrongState, "Wait until it is running or stopped.", "VM %s is %s", m.GetName(), strings.ToLower(m.GetState().String()))
 	}

@@ -63,8 +63,8 @@ func (c *command) createLease(in *commandv1.CreateLease) (*commandv1.Result, err
 		return nil, problem.Newf(problem.Conflict, "Send it again; it gets another id.", "the id %s is taken by another lease", m.GetId())
 	case !missing(err):
 		return nil, err
-	case !whole(vm):
-		return nil, notWhole(vm)
+	case !request.Whole(vm):
+		return nil, request.NotWhole(vm)
 	case vm.GetDesiredState() == apiv1.VM_DELETED:
 		return nil, problem.Newf(problem.WrongState, "", "VM %s is being deleted", vm.GetName())
 	case vm.GetDesiredState() == apiv1.VM_TRASHED:

@@ -5,6 +5,7 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
+	"github.com/naru-project/naru/controlplane/internal/request"
 	"github.com/naru-project/naru/controlplane/internal/state"
 	"github.com/naru-project/naru/pkg/problem"
 	"github.com/naru-project/naru/pkg/schema"
@@ -227,7 +228,7 @@ func (o *observation) takeVM(reported *apiv1.VM) error {
 	if reported.GetState() == apiv1.VM_DELETED {
 		return o.takeGone(was.GetId())
 	}
-	if !whole(was) && was.GetDesiredState() != apiv1.VM_DELETED {
+	if !request.Whole(was) && was.GetDesiredState() != apiv1.VM_DELETED {
 		project, why, err := o.mayAdopt(reported)
 		if err != nil {
 			return err
@@ -238,12 +239,12 @@ func (o *observation) takeVM(reported *apiv1.VM) error {
 	}
 	next := proto.CloneOf(was)
 	schema.MergeObserved(next, reported)
-	if !whole(was) {
+	if !request.Whole(was) {
 		trim(next)
 	}
 	settleSize(next)
 	next.Freshness, was.Freshness = 0, 0
-	if whole(was) && forgotten(o.tx.Meta(), next) {
+	if request.Whole(was) && forgotten(o.tx.Meta(), next) {
 		err = o.follow(next)
 	} else if !proto.Equal(was, next) {
 		err = o.tx.VMs.Put(next)
@@ -271,7 +272,7 @@ func (o *observation) takeGone(id string) error {
 	case m.GetZoneId() != o.zone.GetId():
 		o.refuse("VM " + id)
 		return nil
-	case m.GetDesiredState() == apiv1.VM_DELETED, !whole(m):
+	case m.GetDesiredState() == apiv1.VM_DELETED, !request.Whole(m):
 		return o.removeVM(m, o.zone)
 	case m.GetPower() == apiv1.VM_MISSING:
 		return nil

@@ -6,6 +6,7 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
+	"github.com/naru-project/naru/controlplane/internal/request"
 	"github.com/naru-project/naru/pkg/problem"
 	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
 	commandv1 "github.com/naru-project/naru/proto/gen/naru/command/v1"
@@ -115,7 +116,7 @@ func (c *command) overrideConflict(m *apiv1.VM, o *apiv1.VM_Override) (*apiv1.Pr
 	}
 	follows := m.GetOverrideAnswered() != "" && m.GetOperation() == m.GetOverrideAnswered() // upon an override that became what is wanted
 	switch {
-	case !whole(m) || m.GetDesiredState() != apiv1.VM_RUNNING && m.GetDesiredState() != apiv1.VM_STOPPED:
+	case !request.Whole(m) || m.GetDesiredState() != apiv1.VM_RUNNING && m.GetDesiredState() != apiv1.VM_STOPPED:
 		return problem.Newf(problem.Conflict, "", "VM %s is to be %s", m.GetName(), strings.ToLower(m.GetDesiredState().String())).Problem, nil
 	case !proto.Equal(m.GetGeneration(), o.GetBasedOn()) && !follows:
 		return problem.Newf(problem.Conflict, "Look at the VM and ask again, if it is still wanted.",

@@ -4,6 +4,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/naru-project/naru/controlplane/internal/quota"
+	"github.com/naru-project/naru/controlplane/internal/request"
 	"github.com/naru-project/naru/controlplane/internal/state"
 	"github.com/naru-project/naru/pkg/problem"
 	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
@@ -126,7 +127,7 @@ func (c *command) snapshotEnded(op *apiv1.Operation) error {
 // takeSnapshots takes over which snapshots a zone has of a VM. All of them are in its report, so one that is not there is gone;
 // but one that is being taken is not there yet.
 func (o *observation) takeSnapshots(vm *apiv1.VM) error {
-	if vm.GetSnapshots() == nil || !whole(vm) {
+	if vm.GetSnapshots() == nil || !request.Whole(vm) {
 		return nil
 	}
 	known, err := o.tx.SnapshotsOf(vm.GetId())

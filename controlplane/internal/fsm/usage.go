@@ -8,6 +8,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/naru-project/naru/controlplane/internal/metering"
+	"github.com/naru-project/naru/controlplane/internal/request"
 	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
 	commandv1 "github.com/naru-project/naru/proto/gen/naru/command/v1"
 	linkv1 "github.com/naru-project/naru/proto/gen/naru/link/v1"
@@ -54,7 +55,7 @@ func (c *command) placeUsage(h *commandv1.UsageHead, zone *apiv1.Zone, vm *apiv1
 	if h.GetOf() == nil {
 		h.Of = &apiv1.UsageRecord{Vm: id, VmId: id, Zone: zone.GetName(), ZoneId: zone.GetId()}
 	}
-	if vm == nil || !whole(vm) {
+	if vm == nil || !request.Whole(vm) {
 		return nil
 	}
 	h.Of = &apiv1.UsageRecord{
@@ -193,7 +194,7 @@ func (c *command) mayUse(zone *apiv1.Zone, vmID string) (vm *apiv1.VM, why strin
 	switch {
 	case err == nil && vm.GetZoneId() != zone.GetId():
 		return nil, "VM " + vmID + " is not in zone " + zone.GetName(), nil
-	case err == nil && !whole(vm):
+	case err == nil && !request.Whole(vm):
 		why, err := c.mayUseMore(vmID, "held")
 		return vm, why, err
 	case err == nil || !missing(err):

@@ -5,6 +5,7 @@ import (
 
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/naru-project/naru/controlplane/internal/request"
 	"github.com/naru-project/naru/controlplane/internal/state"
 	"github.com/naru-project/naru/pkg/grade"
 	"github.com/naru-project/naru/pkg/problem"
@@ -200,8 +201,8 @@ func (c *command) setVMDesired(in *commandv1.SetVMDesired) (*commandv1.Result, e
 		}
 	case in.GetDesired() != apiv1.VM_DELETED && zone.GetState() == apiv1.Zone_RETIRED:
 		return nil, retired(zone)
-	case in.GetDesired() != apiv1.VM_DELETED && !whole(m):
-		return nil, notWhole(m)
+	case in.GetDesired() != apiv1.VM_DELETED && !request.Whole(m):
+		return nil, request.NotWhole(m)
 	}
 	if in.GetDesired() != apiv1.VM_DELETED {
 		if err := c.notBusy(m); err != nil {
@@ -347,7 +348,7 @@ func (c *command) removeVM(m *apiv1.VM, zone *apiv1.Zone) error {
 // leaveTrace leaves what a VM that is gone leaves behind: its tombstone for the zone, and its name for its last usage. One that
 // was held at its zone's word alone, and goes at that word, leaves nothing.
 func (c *command) leaveTrace(m *apiv1.VM, zone *apiv1.Zone) error {
-	if whole(m) {
+	if request.Whole(m) {
 		if err := c.tx.PutFormerVM(zone.GetId(), m.GetId()); err != nil {
 			return err
 		}
@@ -365,14 +366,4 @@ func (c *command) leaveTrace(m *apiv1.VM, zone *apiv1.Zone) error {
 		}
 	}
 	return c.askLeftOut(zone)
-}
-
-// whole reports whether what is known of a VM is enough to send it down: one that is held is not.
-func whole(m *apiv1.VM) bool {
-	return m.GetSize() != nil && m.GetProjectId() != "" && m.GetImageSha256() != ""
-}
-
-func notWhole(m *apiv1.VM) *problem.Error {
-	return problem.Newf(problem.WrongState, "Delete it: naru vm delete "+m.GetName()+". If it is to stay: naru event list --filter 'type=vm.held AND target_id="+m.GetId()+"' tells why it is held, and what to do.",
-		"VM %s was found in its zone, is held, and belongs to no project", m.GetName())
 }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/naru-project/naru/controlplane/internal/catalog"
 	"github.com/naru-project/naru/controlplane/internal/quota"
+	"github.com/naru-project/naru/controlplane/internal/request"
 	"github.com/naru-project/naru/controlplane/internal/state"
 	"github.com/naru-project/naru/pkg/problem"
 	apiv1 "github.com/naru-project/naru/proto/gen/naru/api/v1"
@@ -55,8 +56,8 @@ func there(tx *state.Tx, what *apiv1.RequestSpecification, vm *apiv1.VM) error {
 		return problem.Newf(problem.WrongState, "Nothing is to be done. To have its disk put back, name a snapshot: naru snapshot list --vm "+vm.GetName()+".", "VM %s is not in the trash", vm.GetName())
 	case trashed && !untrash && !reclaim:
 		return problem.Newf(problem.WrongState, "Take it out first: naru vm untrash "+vm.GetName()+"; or ask for that: naru request create --untrash --vm "+vm.GetName()+".", "VM %s is in the trash", vm.GetName())
-	case vm.GetSize() == nil || vm.GetProjectId() == "" || vm.GetImageSha256() == "":
-		return problem.Newf(problem.WrongState, "See the event vm.held of this VM; it can be deleted.", "VM %s was found in its zone and is held", vm.GetName())
+	case !request.Whole(vm):
+		return request.NotWhole(vm)
 	case reclaim && !trashed && vm.GetState() == apiv1.VM_ERROR:
 		return problem.Newf(problem.WrongState, "Delete it: naru vm delete "+vm.GetName()+".", "VM %s is neither running nor stopped, and has nothing to be kept", vm.GetName())
 	case (what.GetResize() != nil || what.GetSnapshot() != nil || what.GetRestore().GetSnapshotId() != "") && vm.GetState() == apiv1.VM_ERROR:
